@@ -1,0 +1,452 @@
+"""
+Grounded generation: caption the centre window of a video, then ground that caption in every window with one batched pass.
+
+Shape legend: B videos, T sampled frames (padded), K frames of a window, W windows of all videos, N phrases (padded), L text length.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.utils import ModelOutput
+
+from .windows_grove import (
+    covering_center_window,
+    covering_windows,
+    first_occurrence,
+    sliding_center_window,
+    sliding_windows,
+)
+
+WindowSet = Literal["covering", "sliding"]
+
+
+@dataclass
+class GroveGroundedOutput(ModelOutput):
+    r"""
+    sequences (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+        The prompt and the caption of each video, as token ids.
+    prompt_length (`int`):
+        Where the caption starts in `sequences`.
+    pred_boxes (`torch.FloatTensor` of shape `(batch_size, num_frames, num_phrases, 4)`):
+        Box of each phrase in each sampled frame: cxcywh in [0, 1] of the original frame, not clipped.
+    objectness_logits (`torch.FloatTensor` of shape `(batch_size, num_frames, num_phrases)`, *optional*):
+        Logit of the phrase's object being visible. `None` without the objectness head.
+    phrase_mask (`torch.BoolTensor` of shape `(batch_size, num_phrases)`):
+        `True` at real phrases; the i-th is the i-th `[DET]` of the sequence.
+    frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
+        `True` at real frames.
+    """
+
+    sequences: torch.LongTensor | None = None
+    prompt_length: int | None = None
+    pred_boxes: torch.FloatTensor | None = None
+    objectness_logits: torch.FloatTensor | None = None
+    phrase_mask: torch.BoolTensor | None = None
+    frame_mask: torch.BoolTensor | None = None
+
+
+@dataclass
+class WindowPlan:
+    """
+    Which frames form which windows, over all videos of a batch.
+
+    video (`torch.LongTensor` of shape `(W,)`): the video of each window.
+    frames (`torch.LongTensor` of shape `(W, K)`): its frames.
+    center (`torch.LongTensor` of shape `(B,)`): the window that is captioned, of each video.
+    source (`torch.LongTensor` of shape `(B, T, 2)`): the window and the slot in it that answer for a frame (0, 0 at padding).
+    frame_mask (`torch.BoolTensor` of shape `(B, T)`): real frames.
+    """
+
+    video: Tensor
+    frames: Tensor
+    center: Tensor
+    source: Tensor
+    frame_mask: Tensor
+
+
+def plan_windows(frame_mask: Tensor, window_size: int, windows: WindowSet = "covering") -> WindowPlan:
+    """
+    Args:
+        frame_mask (`torch.BoolTensor` of shape `(B, T)`): real frames, which come first.
+        window_size (`int`): frames of a window.
+        windows (`str`): `"covering"`, the fewest windows that see every frame, or `"sliding"`, the original's set.
+
+    Raises:
+        ValueError: if a video has no frame, or the name of the window set is unknown.
+    """
+    if windows not in ("covering", "sliding"):
+        raise ValueError(f"windows is {windows!r}; expected 'covering' (fewest windows) or 'sliding' (the original's).")
+    video, frames, center = [], [], []
+    source = np.zeros((*frame_mask.shape, 2), dtype=np.int64)
+    for index, total in enumerate(frame_mask.sum(1).tolist()):
+        if total == 0:
+            raise ValueError(f"Video {index} of the batch has no frames; expected at least one.")
+        # The original has no sensible set for videos shorter than a window.
+        if windows == "sliding" and total >= window_size:
+            table, captioned = sliding_windows(total, window_size)[0], sliding_center_window(total, window_size)
+        else:
+            table, captioned = covering_windows(total, window_size), covering_center_window(total, window_size)
+        first = sum(map(len, frames))
+        source[index, :total] = first_occurrence(table)[:total] + [first, 0]
+        video += [index] * len(table)
+        frames.append(table)
+        center.append(first + captioned)
+    device = frame_mask.device
+    return WindowPlan(
+        video=torch.tensor(video, device=device),
+        frames=torch.from_numpy(np.concatenate(frames)).to(device),
+        center=torch.tensor(center, device=device),
+        source=torch.from_numpy(source).to(device),
+        frame_mask=frame_mask,
+    )
+
+
+class GroundedCaptionLogitsProcessor(LogitsProcessor):
+    """
+    Keeps a generated caption well-formed: phrases are `<p> ... </p> [DET]`, not nested, not empty and closed before the end.
+
+    Args:
+        prompt_length (`int`): where the caption starts in `input_ids`.
+        max_length (`int`): length at which generation stops; an open phrase is closed before it.
+        phrase_start_token_id, phrase_end_token_id, det_token_id (`int`): ids of `<p>`, `</p>` and `[DET]`.
+        eos_token_ids (`list[int]`): ids that end the caption.
+        blank_token_id (`int`, *optional*): the piece that the tokenizer puts between `</p>` and `[DET]`, if it does.
+    """
+
+    def __init__(
+        self,
+        prompt_length: int,
+        max_length: int,
+        phrase_start_token_id: int,
+        phrase_end_token_id: int,
+        det_token_id: int,
+        eos_token_ids: list[int],
+        blank_token_id: int | None = None,
+    ):
+        self.prompt_length = prompt_length
+        self.max_length = max_length
+        self.start, self.end, self.det = phrase_start_token_id, phrase_end_token_id, det_token_id
+        self.eos = eos_token_ids
+        self.blank = blank_token_id
+        # What still has to fit behind a phrase: </p>, the blank, [DET].
+        self.closing_length = 2 if blank_token_id is None else 3
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        caption = input_ids[:, self.prompt_length :]
+        left = self.max_length - input_ids.shape[1]
+        opened = (caption == self.start).sum(1)
+        inside = opened > (caption == self.end).sum(1)
+        awaits_det = (~inside) & (opened > (caption == self.det).sum(1))
+        last = caption[:, -1] if caption.shape[1] else caption.new_full((len(caption),), -1)
+        before = caption[:, -2] if caption.shape[1] > 1 else torch.full_like(last, -1)
+        # `<p>` is followed by a word, which a blank piece alone is not.
+        empty = inside & (
+            (last == self.start) | ((last == self.blank if self.blank is not None else False) & (before == self.start))
+        )
+
+        banned = torch.zeros_like(scores, dtype=torch.bool)
+        outside = ~inside & ~awaits_det
+        banned[outside, self.end] = True
+        banned[outside, self.det] = True
+        if left < self.closing_length + 3:  # <p>, a word, </p> ..., and the end of the sentence
+            banned[outside, self.start] = True
+        for token in (self.start, self.det, *self.eos):
+            banned[inside, token] = True
+        banned[empty, self.end] = True
+        if self.blank is not None:
+            banned[empty & (last == self.blank), self.blank] = True
+        scores = scores.masked_fill(banned, -torch.inf)
+
+        allowed = torch.zeros_like(scores, dtype=torch.bool)
+        allowed[awaits_det, self.det] = True
+        if self.blank is not None:
+            # The tokenizer writes "</p> [DET]" with a blank piece between; once it is there only [DET] may follow.
+            allowed[awaits_det & (last == self.end), self.blank] = True
+            allowed[awaits_det & (last == self.end), self.det] = left < 2
+        must_close = inside & ~empty & (left <= self.closing_length)
+        allowed[must_close, self.end] = True
+        forced = awaits_det | must_close
+        # Another processor (no repeated n-grams, say) may have ruled out the only token that is left.
+        scores = scores.masked_fill(allowed & scores.isneginf(), 0.0)
+        return scores.masked_fill(forced[:, None] & ~allowed, -torch.inf)
+
+
+class GroundedGenerationMixin:
+    """`generate_grounded` and `ground`, for a model with GROVE's parts."""
+
+    @torch.no_grad()
+    def generate_grounded(
+        self,
+        input_ids: Tensor,
+        pixel_values_videos: Tensor,
+        grounding_pixel_values_videos: Tensor,
+        attention_mask: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        windows: WindowSet = "covering",
+        window_batch_size: int = 4,
+        constrained: bool = True,
+        blank_token_id: int | None = None,
+        rewrite_caption: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        **generate_kwargs,
+    ) -> GroveGroundedOutput:
+        r"""
+        Captions videos of any length and grounds the captions in every frame.
+
+        The caption is generated from the centre window of each video. Its text is then run through the language model once per
+        window, teacher-forced and in batches, so that every sampled frame gets its boxes. Each window is encoded once.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, prompt_length)`):
+                Prompts with expanded `<video>`, padded on the left.
+            pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, num_frames, 3, height, width)`):
+                All sampled frames for the vision tower.
+            grounding_pixel_values_videos (`torch.FloatTensor` of shape `(batch_size, num_frames, 3, size, size)`):
+                All sampled frames for the grounding encoder.
+            attention_mask (`torch.Tensor` of shape `(batch_size, prompt_length)`, *optional*):
+                1 at real tokens.
+            frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`, *optional*):
+                `True` at real frames, which come first; by default all are real.
+            windows (`str`, *optional*, defaults to `"covering"`):
+                `"covering"`, the fewest windows, or `"sliding"`, the original's windows, for its exact numbers.
+            window_batch_size (`int`, *optional*, defaults to 4):
+                Windows that are processed at once: bounds the memory.
+            constrained (`bool`, *optional*, defaults to `True`):
+                Keep `<p> ... </p> [DET]` well-formed while decoding. The original decodes freely.
+            blank_token_id (`int`, *optional*):
+                The tokenizer's piece between `</p>` and `[DET]`; see [`GroundedCaptionLogitsProcessor`].
+            rewrite_caption (`Callable`, *optional*):
+                Maps generated sequences to the `input_ids` and `attention_mask` under which all windows but the centre one are
+                grounded. The original tokenises its decoded text again, which this reproduces.
+            generate_kwargs:
+                Passed to `generate`: `max_new_tokens`, `num_beams`, `do_sample`, ...
+
+        Returns:
+            [`GroveGroundedOutput`].
+
+        Raises:
+            ValueError: if a video has no frames, or more than one caption a video is asked for.
+        """
+        num_return_sequences = self._generation_setting("num_return_sequences", generate_kwargs)
+        if num_return_sequences not in (None, 1):
+            raise ValueError(
+                f"num_return_sequences is {num_return_sequences}; a video gets one grounded caption. "
+                "Sample several with `generate` and ground each with `ground`."
+            )
+        attention_mask, plan = self._plan(input_ids, attention_mask, pixel_values_videos, frame_mask, windows)
+        video_embeds = self._video_tokens(pixel_values_videos, plan, window_batch_size)
+        prompt_length = input_ids.shape[1]
+        processors = list(generate_kwargs.pop("logits_processor", None) or [])
+        if constrained:
+            processors.append(self._caption_constraint(prompt_length, blank_token_id, generate_kwargs))
+        sequences = self.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            video_embeds=video_embeds[plan.center],
+            logits_processor=LogitsProcessorList(processors),
+            **generate_kwargs,
+        )
+        sequences = getattr(sequences, "sequences", sequences)
+        # What follows the last [DET] is never looked at, so the padding behind a caption needs no mask.
+        caption_mask = attention_mask.new_ones(len(sequences), sequences.shape[1] - prompt_length)
+        grounded = self._ground_windows(
+            sequences,
+            torch.cat([attention_mask, caption_mask], dim=1),
+            video_embeds,
+            grounding_pixel_values_videos,
+            plan,
+            window_batch_size,
+            rewrite_caption(sequences) if rewrite_caption is not None else None,
+        )
+        return GroveGroundedOutput(sequences=sequences, prompt_length=prompt_length, **grounded)
+
+    @torch.no_grad()
+    def ground(
+        self,
+        input_ids: Tensor,
+        pixel_values_videos: Tensor,
+        grounding_pixel_values_videos: Tensor,
+        attention_mask: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        windows: WindowSet = "covering",
+        window_batch_size: int = 4,
+        prompt_length: int | None = None,
+    ) -> GroveGroundedOutput:
+        r"""
+        Grounds given captions (VidSTG's setting): as [`~GroundedGenerationMixin.generate_grounded`] without the generation.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+                Prompts and their captions, `<p> phrase </p> [DET]` for every phrase.
+            prompt_length (`int`, *optional*):
+                Returned as it is, for the post-processing; 0 when left out.
+
+        The other arguments, the result and the errors are those of `generate_grounded`.
+        """
+        attention_mask, plan = self._plan(input_ids, attention_mask, pixel_values_videos, frame_mask, windows)
+        video_embeds = self._video_tokens(pixel_values_videos, plan, window_batch_size)
+        grounded = self._ground_windows(
+            input_ids, attention_mask, video_embeds, grounding_pixel_values_videos, plan, window_batch_size
+        )
+        return GroveGroundedOutput(sequences=input_ids, prompt_length=prompt_length or 0, **grounded)
+
+    def _plan(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        pixel_values_videos: Tensor,
+        frame_mask: Tensor | None,
+        windows: WindowSet,
+    ) -> tuple[Tensor, WindowPlan]:
+        """The attention mask and the windows, with their defaults."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if frame_mask is None:
+            frame_mask = torch.ones(pixel_values_videos.shape[:2], dtype=torch.bool)
+        if len(frame_mask) != len(input_ids):
+            raise ValueError(
+                f"Got {len(input_ids)} texts and {len(frame_mask)} videos; expected one text a video, in the same order."
+            )
+        return attention_mask, plan_windows(frame_mask.to(input_ids.device), self.config.num_frames, windows)
+
+    def _generation_setting(self, name: str, generate_kwargs: dict) -> Any:
+        """What `generate` will use: the argument, else the given generation config's value, else the model's."""
+        configs = [config for config in (generate_kwargs.get("generation_config"), self.generation_config) if config]
+        values = [generate_kwargs.get(name), *(getattr(config, name) for config in configs)]
+        return next((value for value in values if value is not None), None)
+
+    def _caption_constraint(
+        self, prompt_length: int, blank_token_id: int | None, generate_kwargs: dict
+    ) -> GroundedCaptionLogitsProcessor:
+        """The logits processor for this call, with the length and the end tokens that `generate` will use."""
+        new_tokens = self._generation_setting("max_new_tokens", generate_kwargs)
+        max_length = self._generation_setting("max_length", generate_kwargs)
+        eos = self._generation_setting("eos_token_id", generate_kwargs)
+        return GroundedCaptionLogitsProcessor(
+            prompt_length=prompt_length,
+            # Without either limit `generate` adds 20 tokens.
+            max_length=prompt_length + new_tokens if new_tokens else (max_length or prompt_length + 20),
+            phrase_start_token_id=self.config.phrase_start_token_id,
+            phrase_end_token_id=self.config.phrase_end_token_id,
+            det_token_id=self.config.det_token_id,
+            eos_token_ids=[] if eos is None else [eos] if isinstance(eos, int) else list(eos),
+            blank_token_id=blank_token_id,
+        )
+
+    @staticmethod
+    def _sequence_mask(sequences: Tensor, attention_mask: Tensor) -> Tensor:
+        """Mask of prompt and caption. What follows the last [DET] is cut off later, so the padding behind a caption is not in it."""
+        caption = attention_mask.new_ones(len(sequences), sequences.shape[1] - attention_mask.shape[1])
+        return torch.cat([attention_mask, caption], dim=1)
+
+    def _window_features(
+        self, encoder: torch.nn.Module, pixel_values: Tensor, plan: WindowPlan, window_batch_size: int
+    ) -> Iterator[Tensor]:
+        """
+        An encoder's features `(w, K, ...)` of `window_batch_size` windows at a time, in the plan's order. While none of its adapters
+        mixes frames, each frame is encoded once however many windows share it.
+        """
+        # Offloaded weights have no device of their own; accelerate's hooks then move the frames.
+        device = next(encoder.parameters()).device
+        device = pixel_values.device if device.type == "meta" else device
+        video, frames = plan.video.split(window_batch_size), plan.frames.split(window_batch_size)
+        if not encoder.is_frame_wise():
+            for index, frame in zip(video, frames, strict=True):
+                yield encoder(pixel_values[index[:, None], frame].to(device))[0]
+            return
+        real_video, real_frame = plan.frame_mask.nonzero(as_tuple=True)
+        size = window_batch_size * plan.frames.shape[1]
+        features = torch.cat(
+            [
+                encoder(pixel_values[index, frame].unsqueeze(0).to(device))[0].squeeze(0)
+                for index, frame in zip(real_video.split(size), real_frame.split(size), strict=True)
+            ]
+        )
+        row = torch.zeros(plan.frame_mask.shape, dtype=torch.long, device=features.device)
+        row[real_video, real_frame] = torch.arange(len(features), device=features.device)
+        for index, frame in zip(video, frames, strict=True):
+            yield features[row[index[:, None], frame]]
+
+    def _video_tokens(self, pixel_values_videos: Tensor, plan: WindowPlan, window_batch_size: int) -> Tensor:
+        """Video tokens `(W, num_video_tokens, hidden_size)` of every window."""
+        features = self._window_features(self.model.vision_tower, pixel_values_videos, plan, window_batch_size)
+        return torch.cat([self.model.multi_modal_projector(part) for part in features])
+
+    def _ground_windows(
+        self,
+        sequences: Tensor,
+        attention_mask: Tensor,
+        video_embeds: Tensor,
+        grounding_pixel_values_videos: Tensor,
+        plan: WindowPlan,
+        window_batch_size: int,
+        rewritten: tuple[Tensor, Tensor] | None = None,
+    ) -> dict[str, Tensor | None]:
+        """
+        The fields of [`GroveGroundedOutput`] that grounding fills. `rewritten` are the ids and the mask `(B, L')` under which the
+        windows other than the centre ones are grounded.
+        """
+        batch_size, num_frames = plan.frame_mask.shape
+        phrase_mask = self._phrase_mask(sequences)
+        num_phrases = phrase_mask.shape[1]
+        boxes = video_embeds.new_zeros(len(plan.video), self.config.num_frames, num_phrases, 4)
+        objectness = boxes.new_zeros(boxes.shape[:3]) if self.config.use_temporal_objectness else None
+        # The order of the windows is free: those that share a text run together.
+        order = torch.arange(len(plan.video), device=plan.video.device)
+        groups = [(order, sequences, attention_mask)]
+        if rewritten is not None:
+            is_center = torch.isin(order, plan.center)
+            groups = [(order[is_center], sequences, attention_mask), (order[~is_center], *rewritten)]
+        for windows, input_ids, mask in groups if num_phrases else []:
+            if len(windows) == 0:
+                continue
+            input_ids, mask = self._until_last_phrase(input_ids, mask)
+            part = WindowPlan(plan.video[windows], plan.frames[windows], plan.center, plan.source, plan.frame_mask)
+            features = self._window_features(
+                self.model.grounding_encoder, grounding_pixel_values_videos, part, window_batch_size
+            )
+            for chunk, grounding_embeds in zip(windows.split(window_batch_size), features, strict=True):
+                video = plan.video[chunk]
+                outputs = self.model(
+                    input_ids=input_ids[video],
+                    attention_mask=mask[video],
+                    video_embeds=video_embeds[chunk],
+                    grounding_embeds=grounding_embeds,
+                    use_cache=False,
+                )
+                found = min(outputs.pred_boxes.shape[2], num_phrases)
+                boxes[chunk, :, :found] = outputs.pred_boxes[:, :, :found].to(boxes)
+                if objectness is not None:
+                    objectness[chunk, :, :found] = outputs.objectness_logits[:, :, :found].to(objectness)
+        window, slot = plan.source.unbind(-1)
+        real = plan.frame_mask[:, :, None] & phrase_mask[:, None]
+        return {
+            "pred_boxes": boxes[window, slot].masked_fill(~real[..., None], 0),
+            "objectness_logits": None if objectness is None else objectness[window, slot].masked_fill(~real, 0),
+            "phrase_mask": phrase_mask,
+            "frame_mask": plan.frame_mask,
+        }
+
+    def _phrase_mask(self, sequences: Tensor) -> Tensor:
+        """`(B, N)`: as many leading `True` as a sequence has [DET] tokens behind its first position."""
+        counts = (sequences[:, 1:] == self.config.det_token_id).sum(1)
+        return torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
+
+    def _until_last_phrase(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Cuts what no [DET] of the batch can see: the text behind the last one (and behind the video of a row without any)."""
+        needed = (input_ids == self.config.det_token_id) | (input_ids == self.config.video_token_id)
+        end = int(needed.nonzero()[:, 1].max()) + 1
+        return input_ids[:, :end], attention_mask[:, :end]
+
+
+__all__ = [
+    "GroundedCaptionLogitsProcessor",
+    "GroundedGenerationMixin",
+    "GroveGroundedOutput",
+    "WindowPlan",
+    "plan_windows",
+]
