@@ -270,7 +270,9 @@ class GroveConfig(PreTrainedConfig):
     def validate_objectness_threshold(self):
         """The threshold is a probability."""
         if not 0.0 <= self.objectness_threshold <= 1.0:
-            raise ValueError(f"objectness_threshold is {self.objectness_threshold}; it must be a probability in [0, 1].")
+            raise ValueError(
+                f"objectness_threshold is {self.objectness_threshold}; it must be a probability in [0, 1]."
+            )
 
 
 __all__ = ["GroveConfig", "GroveGroundingConfig"]

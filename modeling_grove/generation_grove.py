@@ -81,7 +81,9 @@ def plan_windows(frame_mask: Tensor, window_size: int, windows: WindowSet = "cov
     """
     if windows not in ("covering", "sliding"):
         raise ValueError(f"windows is {windows!r}; expected 'covering' (fewest windows) or 'sliding' (the original's).")
-    video, frames, center = [], [], []
+    video: list[int] = []
+    frames: list[np.ndarray] = []
+    center: list[int] = []
     source = np.zeros((*frame_mask.shape, 2), dtype=np.int64)
     for index, total in enumerate(frame_mask.sum(1).tolist()):
         if total == 0:

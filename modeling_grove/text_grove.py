@@ -188,32 +188,52 @@ def find_phrase_spans(caption: str, tagged_caption: str, phrases: Sequence[str])
     Raises:
         ValueError: a phrase has no (further) tagged mention, or the two captions are different texts.
     """
-    plain, mentions = read_tagged_caption(tagged_caption)
-    # Both captions without white space: the n-th letter of one is the n-th letter of the other, moved by `shift`.
-    letters = [index for index, character in enumerate(caption) if not character.isspace()]
-    squeezed, squeezed_plain = ("".join(_lower(text).split()) for text in (caption, plain))
-    if squeezed_plain in squeezed:
-        shift = squeezed.find(squeezed_plain)
-    elif squeezed in squeezed_plain:
-        shift = -squeezed_plain.find(squeezed)
-    else:
-        raise ValueError(f"the tagged caption without its tags is {plain!r}, which is not the caption {caption!r}")
-    rest = list(mentions)
+    rest = _tagged_mentions(caption, tagged_caption)
     spans = []
     for phrase in phrases:
-        mention = next((m for m in rest if _lower(m.text) == _lower(phrase.strip())), None)
+        mention = next((m for m in rest if _lower(m[0]) == _lower(phrase.strip())), None)
         if mention is None:
             raise ValueError(
                 f"phrase {phrase!r} is listed {phrases.count(phrase)} time(s), more often than it is tagged in "
                 f"{tagged_caption!r}: tag every mention, or list the phrase less often"
             )
         rest.remove(mention)
-        first = shift + len("".join(plain[: mention.span[0]].split()))
-        last = first + len("".join(mention.text.split())) - 1
-        if first < 0 or last >= len(letters):
+        if mention[1] is None:
             raise ValueError(f"phrase {phrase!r} is tagged in a part of {tagged_caption!r} that is not in {caption!r}")
-        spans.append((letters[first], letters[last] + 1))
+        spans.append(mention[1])
     return spans
+
+
+def locate_phrases(caption: str, tagged_caption: str, phrases: Sequence[str]) -> list[Span]:
+    """Finds each phrase in the caption as well as an annotation allows: tagged, else at word boundaries, else anywhere.
+
+    The lenient counterpart of `find_phrase_spans`: a phrase that the tagged caption does not mark is searched for in
+    the caption, and a tagged caption that is malformed or of another text marks nothing.
+
+    Args:
+        caption, tagged_caption, phrases: As for `find_phrase_spans`; `tagged_caption` may be empty.
+
+    Returns:
+        `list[tuple[int, int]]`: one span a phrase, in the order of `phrases`; none overlaps another.
+
+    Raises:
+        ValueError: a phrase is empty or has no (further) mention.
+    """
+    try:
+        marked = [span for _, span in _tagged_mentions(caption, tagged_caption) if span is not None]
+    except ValueError:
+        marked = []
+    found: dict[int, Span] = {}
+    for index, phrase in enumerate(phrases):
+        wanted = _lower(phrase.strip())
+        span = next((span for span in marked if _lower(caption[slice(*span)]) == wanted), None)
+        if span is not None:
+            marked.remove(span)
+            found[index] = span
+    rest = [index for index in range(len(phrases)) if index not in found]
+    searched = _search(caption, [phrases[index] for index in rest], list(found.values()), inside_words=True)
+    found.update(zip(rest, searched, strict=True))
+    return [found[index] for index in range(len(phrases))]
 
 
 def read_caption(caption: str, phrases: Sequence[str] | None = None) -> tuple[str, list[Phrase]]:
@@ -236,12 +256,7 @@ def read_caption(caption: str, phrases: Sequence[str] | None = None) -> tuple[st
         if not tagged_phrases:
             raise ValueError(f"no <p>phrase</p> in the caption {caption!r}: tag its phrases or pass them as `phrases`")
         return plain, tagged_phrases
-    if tagged_phrases:
-        spans = find_phrase_spans(plain, caption, phrases)
-    else:
-        spans = []
-        for phrase in sorted(phrases, key=len, reverse=True):
-            spans.append(_locate(plain, phrase, spans))
+    spans = find_phrase_spans(plain, caption, phrases) if tagged_phrases else _search(plain, phrases)
     if not spans:
         raise ValueError("`phrases` is empty: name at least one phrase of the caption")
     return plain, [Phrase(plain[start:end], (start, end)) for start, end in sorted(spans)]
@@ -355,21 +370,56 @@ def _lower(text: str) -> str:
     return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
 
-def _locate(caption: str, phrase: str, taken: Sequence[Span]) -> Span:
+def _tagged_mentions(caption: str, tagged_caption: str) -> list[tuple[str, Span | None]]:
+    """The phrases of a tagged caption with their spans in `caption`, `None` for those in a part that `caption` lacks.
+
+    Raises:
+        ValueError: the tags are malformed, or the two captions are different texts.
+    """
+    plain, mentions = read_tagged_caption(tagged_caption)
+    # Both captions without white space: the n-th letter of one is the n-th letter of the other, moved by `shift`.
+    letters = [index for index, character in enumerate(caption) if not character.isspace()]
+    squeezed, squeezed_plain = ("".join(_lower(text).split()) for text in (caption, plain))
+    if squeezed_plain in squeezed:
+        shift = squeezed.find(squeezed_plain)
+    elif squeezed in squeezed_plain:
+        shift = -squeezed_plain.find(squeezed)
+    else:
+        raise ValueError(f"the tagged caption without its tags is {plain!r}, which is not the caption {caption!r}")
+    located: list[tuple[str, Span | None]] = []
+    for text, (start, _) in mentions:
+        first = shift + len("".join(plain[:start].split()))
+        last = first + len("".join(text.split())) - 1
+        inside = first >= 0 and last < len(letters)
+        located.append((text, (letters[first], letters[last] + 1) if inside else None))
+    return located
+
+
+def _search(caption: str, phrases: Sequence[str], taken: Sequence[Span] = (), inside_words: bool = False) -> list[Span]:
+    """One span a phrase, none overlapping another or one of `taken`; with `inside_words`, where words allow none."""
+    spans: dict[int, Span] = {}
+    # Longer phrases first, so that "knife" cannot take the place of "butter knife".
+    for index in sorted(range(len(phrases)), key=lambda index: -len(phrases[index])):
+        spans[index] = _locate(caption, phrases[index], [*taken, *spans.values()], inside_words)
+    return [spans[index] for index in range(len(phrases))]
+
+
+def _locate(caption: str, phrase: str, taken: Sequence[Span], inside_words: bool) -> Span:
     """First mention of a phrase at word boundaries that overlaps no span of `taken`."""
     text, wanted = _lower(caption), _lower(phrase.strip())
     if not wanted:
         raise ValueError(f"phrase {phrase!r} is empty")
-    start = text.find(wanted)
-    while start >= 0:
-        end = start + len(wanted)
-        inside_word = _same_word(text[start - 1 : start], text[start]) or _same_word(text[end - 1], text[end : end + 1])
-        if not inside_word and all(end <= other[0] or other[1] <= start for other in taken):
-            return start, end
-        start = text.find(wanted, start + 1)
-    raise ValueError(f"phrase {phrase!r} has no (further) mention of its own in the caption {caption!r}")
+    starts = [start for start in range(len(text)) if text.startswith(wanted, start)]
+    mentions = [(start, start + len(wanted)) for start in starts]
+    free = [span for span in mentions if all(span[1] <= start or end <= span[0] for start, end in taken)]
+    whole = [span for span in free if not _splits_word(text, span[0]) and not _splits_word(text, span[1])]
+    found = whole or (free if inside_words else [])
+    if not found:
+        raise ValueError(f"phrase {phrase!r} has no (further) mention of its own in the caption {caption!r}")
+    return found[0]
 
 
-def _same_word(left: str, right: str) -> bool:
-    """Whether two neighbours are of one word. Scripts without case put no blanks between words: any place will do."""
-    return bool(left and right) and all(c.isdecimal() or c.lower() != c.upper() for c in (left, right))
+def _splits_word(text: str, index: int) -> bool:
+    """Whether a word goes on at `index`. Scripts without case put no blanks between words: there no place splits one."""
+    around = text[max(index - 1, 0) : index + 1]
+    return len(around) == 2 and all(c.isdecimal() or c.lower() != c.upper() for c in around)

@@ -1,0 +1,63 @@
+# make demo    caption examples/clip.mp4 offline with the model in checkpoints/, into outputs/demo/
+# make test    the tests
+# make lint    ruff and mypy, without changing anything
+# make style   let ruff rewrite what it can
+# make bench   inference speed, with printed ratios
+# make assets  make examples/, checkpoints/grove-demo/ and docs/images/ again
+#
+# Each installs what it needs into .venv first. The Python to start from: make PYTHON=python3.12 demo
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint style bench assets clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11; try make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps say that what pyproject.toml and constraints.txt ask for is installed; the second includes the first.
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) ..."
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV), with what the tests need ..."
+	@$(PIP_INSTALL) -e ".[test]"
+	@touch $(VENV)/installed $@
+
+demo: $(VENV)/installed
+	@echo "The model in checkpoints/grove-demo has never been trained: it shows that every part runs, and its caption and"
+	@echo "boxes mean nothing until a trained model takes its place."
+	HF_HUB_OFFLINE=1 $(BIN)/python -m modeling_grove examples/clip.mp4 --model checkpoints/grove-demo --output outputs/demo
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+style: $(VENV)/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-test
+	$(BIN)/python benchmarks/inference.py
+
+assets: $(VENV)/installed-test
+	$(BIN)/python examples/make_clip.py
+	$(BIN)/python tests/demo_checkpoint.py
+	$(BIN)/python examples/make_picture.py
+
+clean:
+	rm -rf $(VENV) outputs .mypy_cache .pytest_cache .ruff_cache
