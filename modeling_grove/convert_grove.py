@@ -185,7 +185,8 @@ def _plan(
         raise
     except (ValueError, KeyError) as error:  # the config's own checks
         raise CheckpointError(f"The checkpoint's sizes do not make a GROVE model: {one_line(error)}") from error
-    config.dtype = torch_dtype
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+        part.dtype = torch_dtype
     config.architectures = ["GroveForConditionalGeneration"]
     return ConversionReport(
         output=output,
@@ -271,9 +272,7 @@ def load_tokenizer(directory: Path, config: GroveConfig) -> PreTrainedTokenizerB
         tokenizer = LlamaTokenizer.from_pretrained(directory)
     except (OSError, ValueError, ImportError) as error:
         raise CheckpointError(f"The tokenizer in {directory} cannot be loaded: {one_line(error)}") from error
-    vocabulary = tokenizer.get_vocab()
-    if new := [token for token in GROVE_TOKENS if token not in vocabulary]:
-        tokenizer.add_tokens(new, special_tokens=True)
+    # Those that it lacks are added, in this order.
     tokenizer.add_special_tokens({"extra_special_tokens": [*GROVE_TOKENS, VIDEO_TOKEN]})
     tokenizer.pad_token = tokenizer.unk_token
     tokenizer.padding_side = "left"
