@@ -126,7 +126,7 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; expected a positive number.")
     names = [Path(video).stem for video in args.videos]
     for name in names:
-        if names.count(name) > 1 and args.output is not None:
+        if names.count(name) > 1:
             raise ValueError(
                 f"Two videos are named {name!r} and their results would overwrite each other; run them with different --output."
             )
@@ -144,8 +144,8 @@ def _load(args: argparse.Namespace) -> Any:
     except (OSError, HfHubHTTPError, HFValidationError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"Cannot load a GROVE model from {args.model!r}: {reason} Expected a directory or Hub id of a converted checkpoint "
-            "(see `python -m modeling_grove.convert_grove --help`)."
+            f"Cannot load a GROVE model from {args.model!r}: {reason.rstrip('.')}. Expected a directory or Hub id of a "
+            "converted checkpoint (see `python -m modeling_grove.convert_grove --help`)."
         ) from error
 
 
@@ -207,7 +207,7 @@ def _configure_logging() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status: 0, or 2 when something asked for could not be done."""
+    """Runs the command; returns its exit status: 0, 2 when something asked for could not be done, 130 when interrupted."""
     args = _parser().parse_args(arguments)
     _configure_logging()
     try:
@@ -227,7 +227,8 @@ def main(arguments: list[str] | None = None) -> int:
             # The other videos still get their results.
             status = _complain(f"{video}: {error}")
         except KeyboardInterrupt:
-            return _complain("interrupted; what is written stays.") and 130
+            _complain("interrupted; what is written stays.")
+            return 130
     return status
 
 

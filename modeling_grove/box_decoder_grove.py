@@ -1,5 +1,6 @@
 """
-Box decoder: SAM's two-way transformer between one phrase's query and one frame's features, with a box head and an objectness head.
+From the language model to boxes: the phrase projector makes a phrase's query, and the box decoder, SAM's two-way transformer
+between that query and one frame's features, reads a box and an objectness logit from it.
 
 Shape legend: B windows, T frames, N phrases, P real phrases of all windows, C width, H and W the feature grid.
 """
@@ -11,12 +12,27 @@ from torch import Tensor, nn
 from transformers import SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamTwoWayTransformer
 
-from .configuration_grove import GroveGroundingConfig
+from .configuration_grove import GroveConfig, GroveGroundingConfig
+from .pointwise_grove import CPU_BUFFER_BYTES, is_cpu_inference
 
 
 def _rows(table: nn.Embedding, device: torch.device) -> Tensor:
     """All rows of a table, by a lookup: offloaded weights are there only while their module runs."""
     return table(torch.arange(table.num_embeddings, device=device))
+
+
+class GrovePhraseProjector(nn.Module):
+    """Maps the hidden state that predicts `[DET]` to a query of the box decoder."""
+
+    def __init__(self, config: GroveConfig):
+        super().__init__()
+        width = config.text_config.hidden_size
+        self.linear_1 = nn.Linear(width, width)
+        self.act = nn.ReLU()
+        self.linear_2 = nn.Linear(width, config.grounding_config.output_channels)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.linear_2(self.act(self.linear_1(hidden_states)))
 
 
 class GroveBoxDecoder(nn.Module):
@@ -86,6 +102,22 @@ class GroveBoxDecoder(nn.Module):
         )
         return tokens[:, 0]
 
+    def _decode_queries(self, queries: Tensor, image_embeds: Tensor, window: Tensor) -> Tensor:
+        """
+        Output tokens `(P, T, C)` of queries `(P, C)` in the frames of their `window` `(P,)`. All rows run in one call; on the CPU
+        as many at a time as keep their buffers small.
+        """
+        num_frames = image_embeds.shape[1]
+        row = torch.arange(len(queries) * num_frames, device=queries.device)
+        size = len(row)
+        if is_cpu_inference(image_embeds):
+            size = max(CPU_BUFFER_BYTES // (4 * image_embeds[0, 0].numel()), 1)
+        parts = zip((row // num_frames).split(size), (row % num_frames).split(size), strict=True)
+        tokens = [
+            self.decode_tokens(queries[phrase], image_embeds[window[phrase], frame])[:, -1] for phrase, frame in parts
+        ]
+        return torch.cat(tokens).unflatten(0, (-1, num_frames))
+
     def forward(self, phrase_embeds: Tensor, image_embeds: Tensor, phrase_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """
         Args:
@@ -102,14 +134,13 @@ class GroveBoxDecoder(nn.Module):
         boxes = image_embeds.new_zeros(batch_size, num_phrases, num_frames, 4)
         objectness = image_embeds.new_zeros(batch_size, num_phrases, num_frames)
         window, phrase = phrase_mask.nonzero(as_tuple=True)  # (P,)
-        queries, features = phrase_embeds[window, phrase], image_embeds[window]  # (P, C), (P, T, C, H, W)
+        queries, source = phrase_embeds[window, phrase], window  # (P, C), (P,)
         num_real = len(window)
         if num_real == 0:
             # Attention refuses empty batches; a row of zeros (the sum of no phrases) that is cut off again also keeps the decoder
             # and the phrase projector in the graph of every data-parallel rank.
-            queries, features = phrase_embeds.sum(1)[:1], image_embeds[:1]
-        tokens = self.decode_tokens(queries.repeat_interleave(num_frames, dim=0), features.flatten(0, 1))
-        tokens = tokens[:, -1].unflatten(0, (-1, num_frames))[:num_real]  # (P, T, C)
+            queries, source = phrase_embeds.sum(1)[:1], window.new_zeros(1)
+        tokens = self._decode_queries(queries, image_embeds, source)[:num_real]  # (P, T, C)
         boxes = boxes.index_put((window, phrase), self.box_head(tokens).sigmoid())
         if self.objectness_head is None:
             return boxes.transpose(1, 2), None
@@ -117,4 +148,4 @@ class GroveBoxDecoder(nn.Module):
         return boxes.transpose(1, 2), objectness.transpose(1, 2)
 
 
-__all__ = ["GroveBoxDecoder"]
+__all__ = ["GroveBoxDecoder", "GrovePhraseProjector"]

@@ -234,8 +234,8 @@ class GroveConfig(PreTrainedConfig):
             )
         if not 0 < self.num_vision_layers <= vision.num_hidden_layers:
             raise ValueError(
-                f"vision_feature_layer is {self.vision_feature_layer}; with num_hidden_layers {vision.num_hidden_layers} it must be "
-                f"in [1, {vision.num_hidden_layers}] or [-{vision.num_hidden_layers}, -1]."
+                f"vision_feature_layer is {self.vision_feature_layer}; with num_hidden_layers {vision.num_hidden_layers} it must "
+                f"be in [1, {vision.num_hidden_layers}] or [-{vision.num_hidden_layers}, -1]."
             )
         if self.vision_adapter_interval < 0:
             raise ValueError(

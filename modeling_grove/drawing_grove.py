@@ -28,6 +28,8 @@ MIN_WIDTH, _MIN_TEXT = 320, 11  # no caption is legible on a narrower canvas or 
 
 
 class Theme(NamedTuple):
+    """Colours of what is not a phrase."""
+
     background: Color
     text: Color
     muted: Color
@@ -125,6 +127,7 @@ class Presence:
         return np.where(self.samples[after] - frames < np.abs(frames - self.samples[before]), after, before)
 
     def marks(self, frame: int) -> list[Mark]:
+        """The boxes to show at a source frame."""
         shown = int(self.nearest(np.array([frame]))[0])
         before = int(np.searchsorted(self.samples, frame, side="right")) - 1
         between = 0 <= before < len(self.samples) - 1
@@ -140,7 +143,7 @@ class Presence:
         return marks
 
 
-def _draw_frame(picture: np.ndarray, box: Rectangle, thickness: int, color: Color) -> None:
+def _draw_outline(picture: np.ndarray, box: Rectangle, thickness: int, color: Color) -> None:
     x1, y1, x2, y2 = max(box[0], 0), max(box[1], 0), box[2], box[3]
     picture[y1 : y1 + thickness, x1:x2] = picture[max(y2 - thickness, y1) : y2, x1:x2] = color
     picture[y1:y2, x1 : x1 + thickness] = picture[y1:y2, max(x2 - thickness, x1) : x2] = color
@@ -157,6 +160,12 @@ def draw_marks(
     """Boxes, large ones first, then their labels, which cover neither each other nor the rectangles in `taken`.
 
     Boxes are cut at the border of the picture; empty, inverted and outside ones are not drawn.
+
+    Args:
+        picture (`np.ndarray`): The frame in any size, `(height, width, 3)` uint8; drawn into.
+        marks (`list[Mark]`): In pixels of the source frame, whose size `caption` has.
+        size (`int`): Size of the letters in pixels; lines are in proportion.
+        scores (`bool`): Whether labels show the objectness.
     """
     height, width = picture.shape[:2]
     scale = np.array([width / caption.width, height / caption.height] * 2)
@@ -169,8 +178,8 @@ def draw_marks(
     for mark, (x1, y1, x2, y2) in sorted(drawn, key=lambda item: -_overlap(item[1], item[1])):
         color = _color(mark.phrase)
         # The dark rim keeps the colour apart from a background of the same colour.
-        _draw_frame(picture, (x1 - 1, y1 - 1, x2 + 1, y2 + 1), thickness + 2, _mix(color, (0, 0, 0), 0.25))
-        _draw_frame(picture, (x1, y1, x2, y2), thickness, color)
+        _draw_outline(picture, (x1 - 1, y1 - 1, x2 + 1, y2 + 1), thickness + 2, _mix(color, (0, 0, 0), 0.25))
+        _draw_outline(picture, (x1, y1, x2, y2), thickness, color)
     occupied, phrases = list(taken), caption.phrases
     for mark, box in drawn:
         score = f" {mark.objectness:.2f}" if scores else ""

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
-from transformers.utils import ModelOutput
+from transformers import LogitsProcessorList
 
+from .constrained_decoding_grove import GroundedCaptionLogitsProcessor
+from .outputs_grove import GroveGroundedOutput
 from .windows_grove import (
     covering_center_window,
     covering_windows,
@@ -23,31 +24,6 @@ from .windows_grove import (
 )
 
 WindowSet = Literal["covering", "sliding"]
-
-
-@dataclass
-class GroveGroundedOutput(ModelOutput):
-    r"""
-    sequences (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
-        The prompt and the caption of each video, as token ids.
-    prompt_length (`int`):
-        Where the caption starts in `sequences`.
-    pred_boxes (`torch.FloatTensor` of shape `(batch_size, num_frames, num_phrases, 4)`):
-        Box of each phrase in each sampled frame: cxcywh in [0, 1] of the original frame, not clipped.
-    objectness_logits (`torch.FloatTensor` of shape `(batch_size, num_frames, num_phrases)`, *optional*):
-        Logit of the phrase's object being visible. `None` without the objectness head.
-    phrase_mask (`torch.BoolTensor` of shape `(batch_size, num_phrases)`):
-        `True` at real phrases; the i-th is the i-th `[DET]` of the sequence.
-    frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
-        `True` at real frames.
-    """
-
-    sequences: torch.LongTensor | None = None
-    prompt_length: int | None = None
-    pred_boxes: torch.FloatTensor | None = None
-    objectness_logits: torch.FloatTensor | None = None
-    phrase_mask: torch.BoolTensor | None = None
-    frame_mask: torch.BoolTensor | None = None
 
 
 @dataclass
@@ -94,7 +70,7 @@ def plan_windows(frame_mask: Tensor, window_size: int, windows: WindowSet = "cov
         else:
             table, captioned = covering_windows(total, window_size), covering_center_window(total, window_size)
         first = sum(map(len, frames))
-        source[index, :total] = first_occurrence(table)[:total] + [first, 0]
+        source[index, :total] = first_occurrence(table)[:total] + np.array([first, 0])
         video += [index] * len(table)
         frames.append(table)
         center.append(first + captioned)
@@ -106,76 +82,6 @@ def plan_windows(frame_mask: Tensor, window_size: int, windows: WindowSet = "cov
         source=torch.from_numpy(source).to(device),
         frame_mask=frame_mask,
     )
-
-
-class GroundedCaptionLogitsProcessor(LogitsProcessor):
-    """
-    Keeps a generated caption well-formed: phrases are `<p> ... </p> [DET]`, not nested, not empty and closed before the end.
-
-    Args:
-        prompt_length (`int`): where the caption starts in `input_ids`.
-        max_length (`int`): length at which generation stops; an open phrase is closed before it.
-        phrase_start_token_id, phrase_end_token_id, det_token_id (`int`): ids of `<p>`, `</p>` and `[DET]`.
-        eos_token_ids (`list[int]`): ids that end the caption.
-        blank_token_id (`int`, *optional*): the piece that the tokenizer puts between `</p>` and `[DET]`, if it does.
-    """
-
-    def __init__(
-        self,
-        prompt_length: int,
-        max_length: int,
-        phrase_start_token_id: int,
-        phrase_end_token_id: int,
-        det_token_id: int,
-        eos_token_ids: list[int],
-        blank_token_id: int | None = None,
-    ):
-        self.prompt_length = prompt_length
-        self.max_length = max_length
-        self.start, self.end, self.det = phrase_start_token_id, phrase_end_token_id, det_token_id
-        self.eos = eos_token_ids
-        self.blank = blank_token_id
-        # What still has to fit behind a phrase: </p>, the blank, [DET].
-        self.closing_length = 2 if blank_token_id is None else 3
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        caption = input_ids[:, self.prompt_length :]
-        left = self.max_length - input_ids.shape[1]
-        opened = (caption == self.start).sum(1)
-        inside = opened > (caption == self.end).sum(1)
-        awaits_det = (~inside) & (opened > (caption == self.det).sum(1))
-        last = caption[:, -1] if caption.shape[1] else caption.new_full((len(caption),), -1)
-        before = caption[:, -2] if caption.shape[1] > 1 else torch.full_like(last, -1)
-        # `<p>` is followed by a word, which a blank piece alone is not.
-        empty = inside & (
-            (last == self.start) | ((last == self.blank if self.blank is not None else False) & (before == self.start))
-        )
-
-        banned = torch.zeros_like(scores, dtype=torch.bool)
-        outside = ~inside & ~awaits_det
-        banned[outside, self.end] = True
-        banned[outside, self.det] = True
-        if left < self.closing_length + 3:  # <p>, a word, </p> ..., and the end of the sentence
-            banned[outside, self.start] = True
-        for token in (self.start, self.det, *self.eos):
-            banned[inside, token] = True
-        banned[empty, self.end] = True
-        if self.blank is not None:
-            banned[empty & (last == self.blank), self.blank] = True
-        scores = scores.masked_fill(banned, -torch.inf)
-
-        allowed = torch.zeros_like(scores, dtype=torch.bool)
-        allowed[awaits_det, self.det] = True
-        if self.blank is not None:
-            # The tokenizer writes "</p> [DET]" with a blank piece between; once it is there only [DET] may follow.
-            allowed[awaits_det & (last == self.end), self.blank] = True
-            allowed[awaits_det & (last == self.end), self.det] = left < 2
-        must_close = inside & ~empty & (left <= self.closing_length)
-        allowed[must_close, self.end] = True
-        forced = awaits_det | must_close
-        # Another processor (no repeated n-grams, say) may have ruled out the only token that is left.
-        scores = scores.masked_fill(allowed & scores.isneginf(), 0.0)
-        return scores.masked_fill(forced[:, None] & ~allowed, -torch.inf)
 
 
 class GroundedGenerationMixin:
@@ -339,18 +245,12 @@ class GroundedGenerationMixin:
             blank_token_id=blank_token_id,
         )
 
-    @staticmethod
-    def _sequence_mask(sequences: Tensor, attention_mask: Tensor) -> Tensor:
-        """Mask of prompt and caption. What follows the last [DET] is cut off later, so the padding behind a caption is not in it."""
-        caption = attention_mask.new_ones(len(sequences), sequences.shape[1] - attention_mask.shape[1])
-        return torch.cat([attention_mask, caption], dim=1)
-
     def _window_features(
         self, encoder: torch.nn.Module, pixel_values: Tensor, plan: WindowPlan, window_batch_size: int
     ) -> Iterator[Tensor]:
         """
-        An encoder's features `(w, K, ...)` of `window_batch_size` windows at a time, in the plan's order. While none of its adapters
-        mixes frames, each frame is encoded once however many windows share it.
+        An encoder's features `(w, K, ...)` of `window_batch_size` windows at a time, in the plan's order. While none of its
+        adapters mixes frames, each frame is encoded once however many windows share it.
         """
         # Offloaded weights have no device of their own; accelerate's hooks then move the frames.
         device = next(encoder.parameters()).device
@@ -392,7 +292,6 @@ class GroundedGenerationMixin:
         The fields of [`GroveGroundedOutput`] that grounding fills. `rewritten` are the ids and the mask `(B, L')` under which the
         windows other than the centre ones are grounded.
         """
-        batch_size, num_frames = plan.frame_mask.shape
         phrase_mask = self._phrase_mask(sequences)
         num_phrases = phrase_mask.shape[1]
         boxes = video_embeds.new_zeros(len(plan.video), self.config.num_frames, num_phrases, 4)

@@ -380,7 +380,8 @@ def _read_track(block: Mapping[str, Any]) -> PhraseTrack:
     missing = [field.name for field in fields(PhraseTrack) if block.get(field.name) is None]
     if missing:
         raise ValueError(f"tracks: {', '.join(missing)} missing from the one of phrase {block.get('phrase')!r}")
-    boxes = [[np.nan] * 4 if row is None else row for row in block["boxes"]]
+    rows = [[np.nan] * 4 if row is None else row for row in block["boxes"]]
+    boxes = _array(f"boxes of phrase {block['phrase']!r}", rows, np.float32, (-1, 4))
     return PhraseTrack(block["phrase"], block["span"], boxes, block["presence"], block["objectness"])
 
 

@@ -5,95 +5,20 @@ Shape legend: B windows (batch), T frames of a window, N phrases (padded), L tex
 language model.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from transformers import Cache, GenerationMixin, LlamaModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import can_return_tuple
 
-from .box_decoder_grove import GroveBoxDecoder
+from .box_decoder_grove import GroveBoxDecoder, GrovePhraseProjector
 from .configuration_grove import GroveConfig
 from .generation_grove import GroundedGenerationMixin
 from .grounding_grove import GroveGroundingEncoder
 from .loss_grove import caption_loss, grounding_losses
-from .pointwise_grove import PointwiseLinear, use_pointwise_linear
+from .outputs_grove import GroveCausalLMOutputWithPast, GroveModelOutputWithPast
+from .pointwise_grove import use_pointwise_linear
 from .vision_grove import GroveMultiModalProjector, GroveVisionTower
-
-
-@dataclass
-class GroveModelOutputWithPast(ModelOutput):
-    r"""
-    last_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
-        States of the language model after its final norm.
-    past_key_values (`Cache`, *optional*):
-        Keys and values for the next step.
-    hidden_states (`tuple[torch.FloatTensor]`, *optional*):
-        States of the language model after the embeddings and after each layer, with `output_hidden_states=True`.
-    attentions (`tuple[torch.FloatTensor]`, *optional*):
-        Attention weights of the language model, with `output_attentions=True` and eager attention.
-    video_hidden_states (`torch.FloatTensor` of shape `(batch_size, num_video_tokens, hidden_size)`, *optional*):
-        Video tokens that were fed to the language model.
-    pred_boxes (`torch.FloatTensor` of shape `(batch_size, num_frames, num_phrases, 4)`, *optional*):
-        Box of each phrase in each frame: cxcywh in [0, 1] of the original frame, not clipped. 0 at padding.
-    objectness_logits (`torch.FloatTensor` of shape `(batch_size, num_frames, num_phrases)`, *optional*):
-        Logit of the phrase's object being visible in the frame. `None` without the objectness head; 0 at padding.
-    phrase_mask (`torch.BoolTensor` of shape `(batch_size, num_phrases)`, *optional*):
-        `True` where a row has that many `[DET]` tokens; the i-th phrase is the i-th `[DET]`.
-    """
-
-    last_hidden_state: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    video_hidden_states: torch.FloatTensor | None = None
-    pred_boxes: torch.FloatTensor | None = None
-    objectness_logits: torch.FloatTensor | None = None
-    phrase_mask: torch.BoolTensor | None = None
-
-
-@dataclass
-class GroveCausalLMOutputWithPast(ModelOutput):
-    r"""
-    loss (`torch.FloatTensor`, a scalar, *optional*):
-        Sum of the losses whose labels were given.
-    caption_loss, giou_loss, l1_loss, objectness_loss (`torch.FloatTensor`, scalars, *optional*):
-        Its parts, each already multiplied by its weight in the config.
-    logits (`torch.FloatTensor` of shape `(batch_size, sequence_length, vocab_size)`):
-        Scores of the next token, at the positions that `logits_to_keep` names.
-
-    The other fields are those of [`GroveModelOutputWithPast`].
-    """
-
-    loss: torch.FloatTensor | None = None
-    caption_loss: torch.FloatTensor | None = None
-    giou_loss: torch.FloatTensor | None = None
-    l1_loss: torch.FloatTensor | None = None
-    objectness_loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    video_hidden_states: torch.FloatTensor | None = None
-    pred_boxes: torch.FloatTensor | None = None
-    objectness_logits: torch.FloatTensor | None = None
-    phrase_mask: torch.BoolTensor | None = None
-
-
-class GrovePhraseProjector(nn.Module):
-    """Maps the hidden state that predicts `[DET]` to a query of the box decoder."""
-
-    def __init__(self, config: GroveConfig):
-        super().__init__()
-        width = config.text_config.hidden_size
-        self.linear_1 = nn.Linear(width, width)
-        self.act = nn.ReLU()
-        self.linear_2 = nn.Linear(width, config.grounding_config.output_channels)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        return self.linear_2(self.act(self.linear_1(hidden_states)))
 
 
 class GrovePreTrainedModel(PreTrainedModel):
@@ -133,6 +58,11 @@ class GrovePreTrainedModel(PreTrainedModel):
             # SAM draws its random-Fourier frequencies from a unit normal.
             init.normal_(module.positional_embedding, std=1.0)
 
+    def _use_cpu_kernels(self) -> None:
+        """Fast dense layers on the CPU, unless the model is to be quantised: bitsandbytes' loader looks for exact `nn.Linear`s."""
+        if getattr(self.config, "quantization_config", None) is None:
+            use_pointwise_linear(self)
+
 
 class GroveModel(GrovePreTrainedModel):
     """
@@ -150,7 +80,7 @@ class GroveModel(GrovePreTrainedModel):
         self.grounding_encoder = GroveGroundingEncoder(config.grounding_config)
         self.phrase_projector = GrovePhraseProjector(config)
         self.box_decoder = GroveBoxDecoder(config.grounding_config, config.use_temporal_objectness)
-        use_pointwise_linear(self)
+        self._use_cpu_kernels()
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -365,7 +295,8 @@ class GroveForConditionalGeneration(GrovePreTrainedModel, GroundedGenerationMixi
     def __init__(self, config: GroveConfig):
         super().__init__(config)
         self.model = GroveModel(config)
-        self.lm_head = PointwiseLinear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self._use_cpu_kernels()
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

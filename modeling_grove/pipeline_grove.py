@@ -4,15 +4,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from PIL import Image
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, Pipeline
 
 from .grounded_caption import GroundedCaption
 from .text_grove import QUESTION_TEMPLATES
 from .video_grove import iter_video_clips
+from .video_processing_grove import is_frame
 
-_PREPARE = ("start_time", "end_time", "start_frame", "end_frame", "fps", "question", "num_threads")
+_READ = ("start_time", "end_time", "start_frame", "end_frame", "fps", "num_threads")
+_TEXT = ("question", "caption", "phrases")
 _GROUND = ("windows", "window_batch_size", "constrained")
 _FINISH = ("objectness_threshold", "clip_boxes")
 
@@ -47,8 +48,8 @@ class GroundedVideoCaptioningPipeline(Pipeline):
     - `batch_size` (`int`, defaults to 1): videos processed at once.
     - everything that `generate` takes: `max_new_tokens` (defaults to 64), `num_beams`, `do_sample`, ...
 
-    Returns one [`GroundedCaption`] for one video, a list for a list, an iterator for an iterator. Raises `ValueError` (for a
-    broken video [`VideoDecodeError`], which is one) with one line that says what to do.
+    Returns one [`GroundedCaption`] for one video, a list for a list or stack, an iterator for an iterator. Raises `ValueError`
+    (for a broken video [`VideoDecodeError`], which is one) with one line that says what to do.
     """
 
     _load_processor = True
@@ -61,22 +62,27 @@ class GroundedVideoCaptioningPipeline(Pipeline):
     _default_generation_config = GenerationConfig(max_new_tokens=64)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
-        finish = {name: kwargs.pop(name) for name in _FINISH if name in kwargs}
-        prepare = {name: kwargs.pop(name) for name in _PREPARE if name in kwargs}
-        ground = {name: kwargs.pop(name) for name in _GROUND if name in kwargs}
-        given = {name: kwargs.pop(name) for name in ("caption", "phrases") if name in kwargs}
-        prepare.update(given)
+        prepare, ground, finish = (
+            {name: kwargs.pop(name) for name in names if name in kwargs} for names in (_READ + _TEXT, _GROUND, _FINISH)
+        )
         return prepare, {**ground, "generate_kwargs": kwargs} if kwargs else ground, finish
 
-    def __call__(self, videos: Any, batch_size: int | None = None, **kwargs: Any) -> Any:
+    def _parameters(self, kwargs: dict[str, Any]) -> tuple[dict, dict, dict]:
+        """The arguments of a call on top of those of `pipeline(...)`, for each of the three steps."""
         prepare, forward, finish = self._sanitize_parameters(**kwargs)
-        prepare = {**self._preprocess_params, **prepare}
-        forward = {**self._forward_params, **forward}
-        finish = {**self._postprocess_params, **finish}
-        batch_size = batch_size or self._batch_size or 1
+        return (
+            {**self._preprocess_params, **prepare},
+            {**self._forward_params, **forward},
+            {**self._postprocess_params, **finish},
+        )
+
+    def __call__(self, videos: Any, batch_size: int | None = None, **kwargs: Any) -> Any:
+        parameters = self._parameters(kwargs)
         if _is_one_video(videos):
-            return next(self._run([videos], 1, prepare, forward, finish))
-        results = self._run(videos, batch_size, prepare, forward, finish)
+            return next(self._run([videos], 1, *parameters))
+        if getattr(videos, "ndim", None) == 5:
+            videos = list(videos)
+        results = self._run(videos, batch_size or self._batch_size or 1, *parameters)
         return list(results) if isinstance(videos, list | tuple) else results
 
     def stream(self, video: Any, clip_seconds: float, **kwargs: Any) -> Iterator[GroundedCaption]:
@@ -84,15 +90,12 @@ class GroundedVideoCaptioningPipeline(Pipeline):
         Cuts a long video into clips of `clip_seconds` and yields their grounded captions one after the other, in constant memory
         and one decoding pass. Takes the arguments of a call but `caption` and `phrases`.
         """
-        prepare, forward, finish = self._sanitize_parameters(**kwargs)
-        prepare = {**self._preprocess_params, **prepare}
-        reading = {name: prepare.pop(name) for name in _PREPARE if name in prepare and name != "question"}
+        prepare, forward, finish = self._parameters(kwargs)
+        reading = {name: prepare.pop(name) for name in _READ if name in prepare}
         if "fps" in reading:
             reading["target_fps"] = reading.pop("fps")
         clips = iter_video_clips(video, clip_seconds=clip_seconds, **reading)
-        yield from self._run(
-            clips, 1, prepare, {**self._forward_params, **forward}, {**self._postprocess_params, **finish}
-        )
+        yield from self._run(clips, 1, prepare, forward, finish)
 
     def _run(
         self, videos: Iterable[Any], batch_size: int, prepare: dict, forward: dict, finish: dict
@@ -162,7 +165,7 @@ class GroundedVideoCaptioningPipeline(Pipeline):
 def _is_one_video(videos: Any) -> bool:
     """Whether this is a video rather than a list, an iterator, a dataset or a stack of videos."""
     if isinstance(videos, list | tuple):
-        return bool(videos) and (isinstance(videos[0], Image.Image) or getattr(videos[0], "ndim", None) == 3)
+        return bool(videos) and is_frame(videos[0])
     if isinstance(videos, Dataset) or getattr(videos, "ndim", None) == 5:
         return False
     return not isinstance(videos, Iterator) or hasattr(videos, "read")

@@ -14,11 +14,15 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from .boxes_grove import boxes_from_pixels, boxes_to_pixels
-from .generation_grove import GroveGroundedOutput
 from .grounded_caption import GroundedCaption, PhraseTrack
+from .loss_grove import IGNORE_INDEX
 from .original_text_grove import encode_for_other_windows, expand_video_tokens, text_for_other_windows
+from .outputs_grove import GroveGroundedOutput
 from .text_grove import (
+    DET_TOKEN,
     EOS_TOKEN,
+    PHRASE_END_TOKEN,
+    PHRASE_START_TOKEN,
     QUESTION_TEMPLATES,
     SYSTEM_PROMPT,
     VIDEO_END_TOKEN,
@@ -33,7 +37,7 @@ from .text_grove import (
 )
 from .video_processing_grove import GroveVideoMetadata
 
-IGNORE_INDEX = -100
+_TOKENS = (VIDEO_TOKEN, VIDEO_START_TOKEN, VIDEO_END_TOKEN, PHRASE_START_TOKEN, PHRASE_END_TOKEN, DET_TOKEN)
 
 # The LLaVA v1 conversation that the released checkpoints were trained on, with one video before the question.
 CHAT_TEMPLATE = (
@@ -85,11 +89,7 @@ class GroveProcessor(ProcessorMixin):
         self.num_video_tokens = num_video_tokens
         self.video_token = VIDEO_TOKEN
         vocabulary = tokenizer.get_vocab()
-        missing = [
-            token
-            for token in (VIDEO_TOKEN, VIDEO_START_TOKEN, VIDEO_END_TOKEN, "<p>", "</p>", "[DET]")
-            if token not in vocabulary
-        ]
+        missing = [token for token in _TOKENS if token not in vocabulary]
         if missing:
             raise ValueError(
                 f"The tokenizer lacks {', '.join(missing)}; expected the tokenizer of a converted GROVE checkpoint "
@@ -189,8 +189,9 @@ class GroveProcessor(ProcessorMixin):
 
         Returns:
             `BatchFeature` with `input_ids` and `attention_mask` `(B, L)`, padded on the left; `pixel_values_videos`
-            `(B, T, 3, H, W)`, `grounding_pixel_values_videos` `(B, T, 3, S, S)`, `frame_mask` `(B, T)`; and `video_metadata`, a list
-            that belongs to [`~GroveProcessor.post_process_grounded_captions`] and must be popped before the model is called.
+            `(B, T, 3, H, W)`, `grounding_pixel_values_videos` `(B, T, 3, S, S)`, `frame_mask` `(B, T)`; and `video_metadata`,
+            a list that belongs to [`~GroveProcessor.post_process_grounded_captions`] and must be popped before the model is
+            called.
 
         Raises:
             ValueError: if a video cannot be read, a phrase is not in its caption, or the counts disagree.
@@ -199,8 +200,9 @@ class GroveProcessor(ProcessorMixin):
             videos, num_frames=None, return_metadata=True, return_tensors="pt", **videos_kwargs
         )
         count = len(processed["pixel_values_videos"])
-        prompt = build_prompt(question)
-        prompts = [prompt] * count
+        prompts = [build_prompt(question)] * count
+        if captions is None and phrases is not None:
+            raise ValueError("Got phrases without captions; pass the captions that they are in.")
         if captions is not None:
             captions = [captions] if isinstance(captions, str) else list(captions)
             if len(captions) != count or (phrases is not None and len(phrases) != count):
@@ -301,6 +303,8 @@ class GroveProcessor(ProcessorMixin):
         clip_boxes: bool = True,
     ) -> list[GroundedCaption]:
         r"""
+        Grounded captions, in pixels and seconds of the source videos, from what the model gave.
+
         Args:
             outputs ([`GroveGroundedOutput`]):
                 Of `generate_grounded` or `ground`.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from .grounded_caption import atomic_path
+
 if TYPE_CHECKING:
     from .modeling_grove import GroveForConditionalGeneration
     from .processing_grove import GroveProcessor
@@ -71,7 +73,8 @@ def add_remote_code(directory: str | os.PathLike[str]) -> None:
         if "video_processor" in settings:
             # AutoVideoProcessor reads its part of the processor's file only.
             settings["video_processor"]["auto_map"] = _PROCESSOR_AUTO_MAP
-        _write_json(directory / name, settings)
+        with atomic_path(directory / name) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     package = Path(__file__).parent
     classes = [*_CONFIG_AUTO_MAP.values(), *_PROCESSOR_AUTO_MAP.values(), _PIPELINE_CLASS]
     modules = {package / f"{name.split('.')[0]}.py" for name in classes}
@@ -79,13 +82,6 @@ def add_remote_code(directory: str | os.PathLike[str]) -> None:
         modules = modules.union(map(Path, get_relative_import_files(module)))
     for module in sorted(modules):
         shutil.copyfile(module, directory / module.name)
-
-
-def _write_json(path: Path, settings: dict) -> None:
-    """Replaces the file in one step."""
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 __all__ = ["PIPELINE_TASK", "add_remote_code", "save_with_remote_code"]

@@ -1,7 +1,8 @@
 """One video file, read with PyAV: when each of its frames is shown, and the frames that are asked for.
 
 A file is first demuxed without decoding to learn its timeline (for MP4 of constant rate its index says so already); then
-one sequential pass decodes it, from the last keyframe before the first wanted frame to the last one.
+one sequential pass decodes it, from the last keyframe before the first wanted frame to the last one, and converts only the
+wanted frames to RGB.
 """
 
 import logging

@@ -292,7 +292,8 @@ def _resize_in_float(frames: torch.Tensor, size: tuple[int, int], mode: str) -> 
     return resized
 
 
-def _is_frame(item: Any) -> bool:
+def is_frame(item: Any) -> bool:
+    """Whether this is one picture, so that a list of such is one video."""
     return isinstance(item, Image.Image) or getattr(item, "ndim", None) == 3
 
 
@@ -300,7 +301,7 @@ def _batched(videos: Any) -> list[Any]:
     """One video or several, possibly nested (a chat template gives a list a conversation), as a list of videos."""
     if getattr(videos, "ndim", None) == 5:
         return list(videos)
-    if not isinstance(videos, list | tuple) or (len(videos) and _is_frame(videos[0])):
+    if not isinstance(videos, list | tuple) or (len(videos) and is_frame(videos[0])):
         return [videos]
     nested = [_batched(video) for video in videos]
     if not nested:

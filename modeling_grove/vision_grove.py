@@ -1,5 +1,6 @@
 """
-Global video encoder: CLIP over every frame with spatio-temporal adapters, then 3-D pooling and the projection to the language model.
+Global video encoder: CLIP over every frame with spatio-temporal adapters, then 3-D pooling and the projection to the language
+model.
 
 Shape legend: B windows, T frames, P patches of a frame, C vision width, V video tokens, D language model width.
 """

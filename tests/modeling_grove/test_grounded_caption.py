@@ -1,3 +1,5 @@
+"""Grounded captions: what they accept, the files of the original and ours, and how phrases and boxes are matched."""
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -5,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modeling_grove.grounded_caption import GroundedCaption, PhraseTrack
+from modeling_grove.grounded_caption import GroundedCaption, PhraseTrack, atomic_path
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "grove"
 TEXT = "A woman throws a ball for her dog."
@@ -179,6 +181,10 @@ def test_threshold_is_strict_and_leaves_unknown_boxes_absent():
         ('"A Cup."', "A <p>Cup</p>.", ["Cup"], '"A <p>Cup</p>."'),
         ("Mix (thin) dough.", "", ["(thin) dough"], "Mix <p>(thin) dough</p>."),
         (None, "A <p>cup</p>.", None, "A <p>cup</p>."),
+        # The tags are those of a differently spaced caption, of another one, and malformed.
+        ('"A cup by  a cup."', "A cup by a <p>cup</p>.", ["cup"], '"A cup by  a <p>cup</p>."'),
+        ("A cup by a cup.", "Two cups by a <p>cup</p>.", ["cup"], "A <p>cup</p> by a cup."),
+        ("A cup by a cup.", "A cup by a <p>cup.", ["cup"], "A <p>cup</p> by a cup."),
     ],
 )
 def test_phrases_are_located(caption, tagged, phrases, expected):
@@ -200,7 +206,7 @@ def test_phrases_of_the_original_examples_are_located():
             labels=[[]] * 3,
         )
         if "hammer" in entry["input_phrases"]:
-            with pytest.raises(ValueError, match="'hammer' does not occur in the caption"):
+            with pytest.raises(ValueError, match=r"'hammer' has no \(further\) mention of its own in the caption"):
                 GroundedCaption.from_dict(record)
             continue
         loaded = GroundedCaption.from_dict(record)
@@ -235,9 +241,12 @@ def test_one_decoded_frame_more_than_annotated_is_accepted():
         ({"labels": [[], []]}, "labels: 2 frames, but bboxes has 3"),
         ({"labels": [["two hands"], ["the bread"], []]}, r"labels\[1\]: 1 labels for the 3 boxes of bboxes\[1\]"),
         ({"labels": [["a cat"], ["the bread"] * 3, []]}, r"labels\[0\]: 'a cat' is none of the phrases"),
-        ({"phrases": ["Two hands", "a cat"]}, "phrases: 'a cat' does not occur in the caption"),
-        ({"phrases": ["Two hands", "the bread", "the bread"]}, "'the bread' does not occur again in the caption"),
-        ({"phrases": ["Two hands", ""]}, "phrases: '' does not occur"),
+        ({"phrases": ["Two hands", "a cat"]}, r"phrase 'a cat' has no \(further\) mention of its own in the caption"),
+        (
+            {"phrases": ["Two hands", "the bread", "the bread"]},
+            r"phrase 'the bread' has no \(further\) mention of its own",
+        ),
+        ({"phrases": ["Two hands", ""]}, "phrase '' is empty"),
         ({"clip_end_frame": 200}, "bboxes: 3 frames, but frames 100..200 at 29.97 fps give 21 sampled ones"),
         (
             {"bboxes": [[[1, 2, 3]], [[0] * 4] * 3, []]},
@@ -261,6 +270,10 @@ def test_edited_boxes_are_not_ignored():
     record["bboxes"][0][0] = [0, 0, 1, 1]
     with pytest.raises(ValueError, match="tracks: disagree with bboxes and labels"):
         GroundedCaption.from_dict(record)
+    incomplete = make_caption().to_dict()
+    del incomplete["tracks"][0]["presence"], incomplete["tracks"][0]["objectness"]
+    with pytest.raises(ValueError, match="tracks: presence, objectness missing from the one of phrase 'A woman'"):
+        GroundedCaption.from_dict(incomplete)
     record["tracks"] = None
     assert GroundedCaption.from_dict(record).tracks[0].boxes[0].tolist() == [0, 0, 1, 1]
 
@@ -334,3 +347,14 @@ def test_load_names_the_file(tmp_path):
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(ValueError, match="list.json: expected one JSON object, got list"):
         GroundedCaption.load(tmp_path / "list.json")
+
+
+def test_atomic_path_removes_a_half_written_file(tmp_path):
+    def write_half():
+        with atomic_path(tmp_path / "a.bin") as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyError(temporary.suffix)
+
+    with pytest.raises(KeyError, match=".bin"):
+        write_half()
+    assert list(tmp_path.iterdir()) == []

@@ -68,6 +68,13 @@ def test_batches_equal_one_at_a_time(captioner, videos):
         assert_same(captioner(video), result)
 
 
+def test_stack_is_a_list_of_videos(captioner, videos):
+    stack = np.stack([videos[2], videos[2][::-1]])
+    results = captioner(stack, caption=[CAPTION] * 2)
+    assert isinstance(results, list) and len(results) == 2
+    assert_same(results[1], captioner(stack[1], caption=CAPTION))
+
+
 def test_iterators_stay_lazy(captioner, videos):
     seen = []
 

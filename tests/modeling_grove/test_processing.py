@@ -149,6 +149,10 @@ class TestErrors:
         with pytest.raises(ValueError, match="cat"):
             processor.prepare_videos(frames(3), ["a dog runs"], phrases=[["cat"]])
 
+    def test_phrases_without_a_caption(self, processor):
+        with pytest.raises(ValueError, match="phrases without captions"):
+            processor.prepare_videos(frames(3), phrases=[["cat"]])
+
 
 class TestTraining:
     WINDOW = 8

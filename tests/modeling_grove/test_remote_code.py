@@ -112,6 +112,11 @@ print(json.dumps([type(item).__module__ for item in loaded]))
 def test_code_is_complete_and_flat(repository):
     code = {path.name for path in repository.glob("*.py")}
     assert {"modeling_grove.py", "processing_grove.py", "pipeline_grove.py", "windows_grove.py"} <= code
+    assert {
+        "drawing_grove.py",
+        "rendering_grove.py",
+        "video_file_grove.py",
+    } <= code  # imported by imported modules only
     assert "convert_grove.py" not in code and "__main__.py" not in code
     config = json.loads((repository / "config.json").read_text())
     assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForImageTextToText"}
