@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import disable_progress_bars
 from huggingface_hub.utils import logging as hub_logging
+from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from .grounded_caption import GroundedCaption
@@ -149,9 +151,27 @@ def _load(args: argparse.Namespace) -> Any:
         ) from error
 
 
-def _run(captioner: Any, video: str, args: argparse.Namespace) -> Iterator[GroundedCaption]:
+class _Progress:
+    """One bar on standard error for the stages of a video; none where that is not a terminal."""
+
+    def __init__(self) -> None:
+        self.bar = tqdm(disable=None, leave=False, bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}]")
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self.bar.desc != f"{stage}: ":
+            self.bar.reset(total)
+            self.bar.set_description(stage)
+        self.bar.n = done
+        self.bar.refresh()
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def _run(captioner: Any, video: str, args: argparse.Namespace, progress: _Progress) -> Iterator[GroundedCaption]:
     """The grounded captions of one video: one, or one for each clip."""
-    options = {
+    options: dict[str, Any] = {"on_progress": progress}
+    options |= {
         name: getattr(args, name)
         for name in ("start_time", "end_time", "fps", "objectness_threshold", "windows", "window_batch_size")
         if getattr(args, name) is not None
@@ -218,17 +238,23 @@ def main(arguments: list[str] | None = None) -> int:
     status = 0
     for index, video in enumerate(args.videos, start=1):
         logger.info("[%d/%d] %s", index, len(args.videos), video)
+        progress = _Progress()
         try:
-            for result in _run(captioner, video, args):
+            for result in _run(captioner, video, args, progress):
+                progress("writing", 0, 1)
                 paths = _write(result, video, args)
                 print(json.dumps(result.to_dict()) if args.json else _describe(result), flush=True)
                 logger.info("wrote %s", ", ".join(map(str, paths)))
         except (ValueError, OSError) as error:
             # The other videos still get their results.
             status = _complain(f"{video}: {error}")
+        except torch.OutOfMemoryError:
+            status = _complain(f"{video}: out of memory; lower --window-batch-size, or give a part or --clip-seconds.")
         except KeyboardInterrupt:
             _complain("interrupted; what is written stays.")
             return 130
+        finally:
+            progress.close()
     return status
 
 

@@ -24,6 +24,8 @@ from .windows_grove import (
 )
 
 WindowSet = Literal["covering", "sliding"]
+# Called with what is being done, how many units of it are finished, and how many there are.
+ProgressCallback = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -100,6 +102,7 @@ class GroundedGenerationMixin:
         constrained: bool = True,
         blank_token_id: int | None = None,
         rewrite_caption: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        on_progress: ProgressCallback | None = None,
         **generate_kwargs,
     ) -> GroveGroundedOutput:
         r"""
@@ -130,6 +133,8 @@ class GroundedGenerationMixin:
             rewrite_caption (`Callable`, *optional*):
                 Maps generated sequences to the `input_ids` and `attention_mask` under which all windows but the centre one are
                 grounded. The original tokenises its decoded text again, which this reproduces.
+            on_progress (`Callable`, *optional*):
+                Called with a stage, the units of it that are done and their number, after every batch of windows.
             generate_kwargs:
                 Passed to `generate`: `max_new_tokens`, `num_beams`, `do_sample`, ...
 
@@ -146,11 +151,13 @@ class GroundedGenerationMixin:
                 "Sample several with `generate` and ground each with `ground`."
             )
         attention_mask, plan = self._plan(input_ids, attention_mask, pixel_values_videos, frame_mask, windows)
-        video_embeds = self._video_tokens(pixel_values_videos, plan, window_batch_size)
+        video_embeds = self._video_tokens(pixel_values_videos, plan, window_batch_size, on_progress)
         prompt_length = input_ids.shape[1]
         processors = list(generate_kwargs.pop("logits_processor", None) or [])
         if constrained:
             processors.append(self._caption_constraint(prompt_length, blank_token_id, generate_kwargs))
+        if on_progress is not None:
+            on_progress("captioning", 0, len(input_ids))
         sequences = self.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -169,6 +176,7 @@ class GroundedGenerationMixin:
             plan,
             window_batch_size,
             rewrite_caption(sequences) if rewrite_caption is not None else None,
+            on_progress,
         )
         return GroveGroundedOutput(sequences=sequences, prompt_length=prompt_length, **grounded)
 
@@ -183,6 +191,7 @@ class GroundedGenerationMixin:
         windows: WindowSet = "covering",
         window_batch_size: int = 4,
         prompt_length: int | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> GroveGroundedOutput:
         r"""
         Grounds given captions (VidSTG's setting): as [`~GroundedGenerationMixin.generate_grounded`] without the generation.
@@ -196,9 +205,15 @@ class GroundedGenerationMixin:
         The other arguments, the result and the errors are those of `generate_grounded`.
         """
         attention_mask, plan = self._plan(input_ids, attention_mask, pixel_values_videos, frame_mask, windows)
-        video_embeds = self._video_tokens(pixel_values_videos, plan, window_batch_size)
+        video_embeds = self._video_tokens(pixel_values_videos, plan, window_batch_size, on_progress)
         grounded = self._ground_windows(
-            input_ids, attention_mask, video_embeds, grounding_pixel_values_videos, plan, window_batch_size
+            input_ids,
+            attention_mask,
+            video_embeds,
+            grounding_pixel_values_videos,
+            plan,
+            window_batch_size,
+            on_progress=on_progress,
         )
         return GroveGroundedOutput(sequences=input_ids, prompt_length=prompt_length or 0, **grounded)
 
@@ -273,10 +288,20 @@ class GroundedGenerationMixin:
         for index, frame in zip(video, frames, strict=True):
             yield features[row[index[:, None], frame]]
 
-    def _video_tokens(self, pixel_values_videos: Tensor, plan: WindowPlan, window_batch_size: int) -> Tensor:
+    def _video_tokens(
+        self,
+        pixel_values_videos: Tensor,
+        plan: WindowPlan,
+        window_batch_size: int,
+        on_progress: ProgressCallback | None,
+    ) -> Tensor:
         """Video tokens `(W, num_video_tokens, hidden_size)` of every window."""
-        features = self._window_features(self.model.vision_tower, pixel_values_videos, plan, window_batch_size)
-        return torch.cat([self.model.multi_modal_projector(part) for part in features])
+        tokens: list[Tensor] = []
+        for part in self._window_features(self.model.vision_tower, pixel_values_videos, plan, window_batch_size):
+            tokens.append(self.model.multi_modal_projector(part))
+            if on_progress is not None:
+                on_progress("encoding windows", sum(map(len, tokens)), len(plan.video))
+        return torch.cat(tokens)
 
     def _ground_windows(
         self,
@@ -287,6 +312,7 @@ class GroundedGenerationMixin:
         plan: WindowPlan,
         window_batch_size: int,
         rewritten: tuple[Tensor, Tensor] | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> dict[str, Tensor | None]:
         """
         The fields of [`GroveGroundedOutput`] that grounding fills. `rewritten` are the ids and the mask `(B, L')` under which the
@@ -302,6 +328,7 @@ class GroundedGenerationMixin:
         if rewritten is not None:
             is_center = torch.isin(order, plan.center)
             groups = [(order[is_center], sequences, attention_mask), (order[~is_center], *rewritten)]
+        grounded = 0
         for windows, input_ids, mask in groups if num_phrases else []:
             if len(windows) == 0:
                 continue
@@ -323,6 +350,9 @@ class GroundedGenerationMixin:
                 boxes[chunk, :, :found] = outputs.pred_boxes[:, :, :found].to(boxes)
                 if objectness is not None:
                     objectness[chunk, :, :found] = outputs.objectness_logits[:, :, :found].to(objectness)
+                grounded += len(chunk)
+                if on_progress is not None:
+                    on_progress("grounding windows", grounded, len(plan.video))
         window, slot = plan.source.unbind(-1)
         real = plan.frame_mask[:, :, None] & phrase_mask[:, None]
         return {
@@ -348,6 +378,7 @@ __all__ = [
     "GroundedCaptionLogitsProcessor",
     "GroundedGenerationMixin",
     "GroveGroundedOutput",
+    "ProgressCallback",
     "WindowPlan",
     "plan_windows",
 ]

@@ -72,7 +72,7 @@ class GroveGroundingAttention(SamVisionAttention):
     ) -> Tensor:
         """
         As `_attend`, a few heads at a time, so that the bias of all their pairs of tokens, far larger than anything else here, is
-        one small buffer: half the time of the global blocks, and 0.8 GB less for 8 frames of 12 heads.
+        one small buffer: half the time of a global block's attention, and 0.8 GB less for 8 frames of 12 heads.
         """
         frames, rows, cols, heads, width = query.shape
         num_queries, num_keys = rows * cols, key.shape[1] * key.shape[2]

@@ -14,7 +14,7 @@ from .video_processing_grove import is_frame
 
 _READ = ("start_time", "end_time", "start_frame", "end_frame", "fps", "num_threads")
 _TEXT = ("question", "caption", "phrases")
-_GROUND = ("windows", "window_batch_size", "constrained")
+_GROUND = ("windows", "window_batch_size", "constrained", "on_progress")
 _FINISH = ("objectness_threshold", "clip_boxes")
 
 
@@ -45,6 +45,7 @@ class GroundedVideoCaptioningPipeline(Pipeline):
     - `window_batch_size` (`int`, defaults to 4): windows processed at once, bounds the memory.
     - `constrained` (`bool`, defaults to `True`): keep the generated tags well-formed.
     - `question` (`str`): the instruction.
+    - `on_progress` (`Callable[[str, int, int], None]`): called with a stage, what of it is done and how much there is.
     - `batch_size` (`int`, defaults to 1): videos processed at once.
     - everything that `generate` takes: `max_new_tokens` (defaults to 64), `num_beams`, `do_sample`, ...
 

@@ -63,7 +63,7 @@ class PointwiseLinear(nn.Linear):
             is_cpu_inference(features)
             and self.weight.dtype == torch.float32
             and mkldnn.is_available()
-            and mkldnn.enabled
+            and bool(mkldnn.enabled)
         )
 
 

@@ -108,6 +108,17 @@ def test_window_batch_size_changes_nothing(captioner, videos):
     assert_same(one, many)
 
 
+def test_progress(captioner, videos):
+    steps: list[tuple[str, int, int]] = []
+    captioner(videos[0], caption=CAPTION, window_batch_size=1, on_progress=lambda *step: steps.append(step))
+    assert steps == [
+        ("encoding windows", 1, 2),
+        ("encoding windows", 2, 2),
+        ("grounding windows", 1, 2),
+        ("grounding windows", 2, 2),
+    ]
+
+
 def test_stream(captioner, example_clip):
     clips = list(captioner.stream(example_clip, clip_seconds=2.0))
     assert len(clips) > 2
