@@ -1,5 +1,5 @@
 # make demo    caption examples/clip.mp4 offline with the model in checkpoints/, into outputs/demo/
-# make test    the tests
+# make test    the tests; with ARGS, other ones: make test ARGS="-m slow"
 # make lint    ruff and mypy, without changing anything
 # make style   let ruff rewrite what it can
 # make bench   inference speed, with printed ratios
@@ -16,31 +16,32 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 .PHONY: help demo test lint style bench assets clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is older than Python 3.11; try make PYTHON=python3.12" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+		{ echo "$(PYTHON) is not Python 3.11 or newer; try make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 2; }
 
 # The stamps say that what pyproject.toml and constraints.txt ask for is installed; the second includes the first.
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing into $(VENV) ..."
+	@echo "installing into $(VENV); this takes a minute or more ..."
 	@$(PIP_INSTALL) -e .
 	@touch $@
 
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing into $(VENV), with what the tests need ..."
+	@echo "installing into $(VENV), with what the tests need; this takes a minute or more ..."
 	@$(PIP_INSTALL) -e ".[test]"
 	@touch $(VENV)/installed $@
 
 demo: $(VENV)/installed
-	@echo "The model in checkpoints/grove-demo has never been trained: it shows that every part runs, and its caption and"
-	@echo "boxes mean nothing until a trained model takes its place."
 	HF_HUB_OFFLINE=1 $(BIN)/python -m modeling_grove examples/clip.mp4 --model checkpoints/grove-demo --output outputs/demo
+	@echo
+	@echo "The model in checkpoints/grove-demo has never been trained. This shows that every part runs; the caption and the"
+	@echo "boxes mean nothing until a trained model takes its place. Open outputs/demo/clip.mp4 and outputs/demo/clip.png."
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -1,0 +1,67 @@
+"""What the repository promises at its front door: the examples of the README run, and what it carries is what its commands make."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+
+from examples.make_clip import background, draw_frame
+from modeling_grove import GroundedCaption, read_video
+from tests.conftest import ROOT
+from tests.demo_checkpoint import demo_config
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_python_runs_as_printed(tmp_path):
+    """In order, in one process, from a folder that has what a clone has; without those that need a published model."""
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "org/" not in block]
+    assert len(blocks) >= 4
+    for name in ("examples", "checkpoints"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    run = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["clip.json", "clip.mp4", "clip.png"]
+    assert "['blue ball', 'crate']" in run.stdout
+
+
+def test_readme_shows_the_four_calls():
+    for call in (
+        "import modeling_grove  # registers GROVE",
+        'AutoModel.from_pretrained("org/grove")',
+        'pipeline("grounded-video-captioning")',
+        'load_dataset("org/howtoground1m", streaming=True)',
+        "accelerate launch train/pt.py",
+    ):
+        assert call in README
+
+
+def test_readme_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_example_is_what_its_command_makes(example_clip):
+    """The committed boxes lie on the committed pixels; lossy coding aside, these are the pictures that the command draws."""
+    truth = GroundedCaption.load(example_clip.with_suffix(".json"))
+    clip = read_video(example_clip)
+    np.testing.assert_array_equal(clip.frame_indices, truth.frame_indices)
+    behind = background()
+    for position in (0, 10, 22):
+        picture, boxes = draw_frame(behind, truth.timestamps[position])
+        assert np.abs(clip.frames[position].astype(int) - picture).mean() < 6
+        for track, box in zip(truth.tracks, boxes, strict=True):
+            assert track.presence[position] == (box is not None)
+            if box is not None:
+                np.testing.assert_array_equal(track.boxes[position], box)
+    assert [track.presence.all() for track in truth.tracks] == [False, True, False]
+
+
+def test_demo_checkpoint_is_small_and_current(demo_checkpoint):
+    assert (demo_checkpoint / "model.safetensors").stat().st_size < 2 * 2**20
+    saved = type(demo_config()).from_pretrained(demo_checkpoint)
+    ours = demo_config()
+    for name in ("text_config", "vision_config", "grounding_config"):
+        assert getattr(saved, name).hidden_size == getattr(ours, name).hidden_size
+    assert (saved.video_token_id, saved.det_token_id) == (ours.video_token_id, ours.det_token_id)
