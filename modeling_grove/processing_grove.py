@@ -5,6 +5,7 @@ Shape legend: B videos, T frames, N phrases (padded), L text length with the vid
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -360,7 +361,7 @@ class GroveProcessor(ProcessorMixin):
         return GroundedCaption(
             caption=parsed.caption,
             tracks=tuple(tracks),
-            video_id=metadata.name,
+            video_id=Path(metadata.name).stem,
             clip_id=metadata.start_frame,
             video_fname=metadata.name,
             fps=metadata.fps,

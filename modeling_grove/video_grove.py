@@ -45,7 +45,7 @@ class VideoClip:
         total_num_frames (`int`):
             Frames of the whole source.
         name (`str`):
-            The file's name without its extension, or "video".
+            The file's name, or "video" for what has none.
     """
 
     frames: np.ndarray
@@ -300,13 +300,13 @@ def _opened(source: VideoSource, source_fps: float | None, target_fps: float | N
     elif isinstance(source, str) and "://" in source:
         handle = _fetched(source)
         with handle:
-            yield VideoFile(handle, PurePosixPath(source.split("?")[0]).stem or "video", source_fps)
+            yield VideoFile(handle, PurePosixPath(source.split("?")[0]).name or "video", source_fps)
     elif isinstance(source, str | os.PathLike):
-        yield VideoFile(_checked_path(source), Path(source).stem, source_fps)
+        yield VideoFile(_checked_path(source), Path(source).name, source_fps)
     elif hasattr(source, "read"):
         handle = cast(IO[bytes], source)
         name = getattr(handle, "name", None)
-        yield VideoFile(_seekable(handle), Path(name).stem if isinstance(name, str) else "video", source_fps)
+        yield VideoFile(_seekable(handle), Path(name).name if isinstance(name, str) else "video", source_fps)
     else:
         yield _Frames(source, source_fps, target_fps)
 

@@ -70,7 +70,7 @@ class GroveVideoMetadata(VideoMetadata):
         start_frame (`int`), end_frame (`int`):
             Source frames that the clip covers, inclusive.
         name (`str`):
-            The file's name without its extension, or "video".
+            The file's name, or "video" for what has none.
     """
 
     # A field over the base class's property, which assumes a constant rate.

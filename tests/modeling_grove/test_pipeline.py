@@ -40,7 +40,7 @@ def test_is_registered(captioner):
 def test_file(captioner, example_clip):
     result = captioner(example_clip, end_time=2.0)
     assert isinstance(result, GroundedCaption)
-    assert result.video_id == "clip" and result.caption
+    assert (result.video_id, result.video_fname) == ("clip", "clip.mp4") and result.caption
     assert np.diff(result.timestamps) == pytest.approx(0.2, abs=0.01)
     assert result.timestamps[-1] <= 2.0
     assert captioner(str(example_clip), end_time=2.0) == result

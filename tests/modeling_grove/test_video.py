@@ -39,7 +39,7 @@ def test_whole_clip(clip_path: Path) -> None:
     assert clip.frames.dtype == np.uint8
     assert clip.frames.shape == (12, 48, 64, 3)
     np.testing.assert_allclose(clip.timestamps, np.arange(12) / 5)
-    assert (clip.fps, clip.width, clip.height, clip.name) == (25.0, 64, 48, "numbers")
+    assert (clip.fps, clip.width, clip.height, clip.name) == (25.0, 64, 48, "numbers.mp4")
     assert (clip.start_frame, clip.end_frame, clip.total_num_frames) == (0, 59, 60)
 
 
@@ -213,7 +213,7 @@ def server_url(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_http(server_url: str) -> None:
     clip = read_video(f"{server_url}/numbers.mp4?token=1", start_frame=30)
     assert_numbered(clip, [30, 35, 40, 45, 50, 55])
-    assert clip.name == "numbers"
+    assert clip.name == "numbers.mp4"
     with pytest.raises(VideoDecodeError, match="cannot open the video"):
         read_video(f"{server_url}/missing.mp4")
 
@@ -242,7 +242,7 @@ def test_other_sources(clip_path: Path) -> None:
             assert_numbered(read_video(source, start_frame=20), list(range(20, 60, 5)))
         assert not file.closed
     assert read_video(data).name == "video"
-    assert read_video("memory://folder/numbers.mp4").name == "numbers"
+    assert read_video("memory://folder/numbers.mp4").name == "numbers.mp4"
 
 
 def test_path_with_a_colon(tmp_path: Path) -> None:

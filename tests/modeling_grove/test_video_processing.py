@@ -126,7 +126,7 @@ def test_batch_of_unequal_videos(processor: GroveVideoProcessor, tmp_path: Path)
     metadata = features["video_metadata"]
     assert (metadata[0].fps, metadata[0].width, metadata[0].height, metadata[0].total_num_frames) == (25.0, 64, 48, 60)
     assert metadata[0].frames_indices == list(range(0, 60, 5))
-    assert metadata[0].name == "long"
+    assert metadata[0].name == "long.mp4"
     assert metadata[0].timestamps == pytest.approx([index / 5 for index in range(12)])
     assert (metadata[1].width, metadata[1].height, metadata[1].start_frame, metadata[1].end_frame) == (20, 40, 0, 2)
     assert dict(metadata[0])["end_frame"] == 59
