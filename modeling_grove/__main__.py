@@ -143,7 +143,8 @@ def _load(args: argparse.Namespace) -> Any:
         return pipeline(
             "grounded-video-captioning", model=args.model, revision=args.revision, dtype=args.dtype, **options
         )
-    except (OSError, HfHubHTTPError, HFValidationError, ValueError, RuntimeError) as error:
+    # AssertionError: what PyTorch raises for a device that it was not built for.
+    except (OSError, HfHubHTTPError, HFValidationError, ValueError, RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"Cannot load a GROVE model from {args.model!r}: {reason.rstrip('.')}. Expected a directory or Hub id of a "
@@ -156,9 +157,11 @@ class _Progress:
 
     def __init__(self) -> None:
         self.bar = tqdm(disable=None, leave=False, bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}]")
+        self.stage = ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if self.bar.desc != f"{stage}: ":
+        if self.stage != stage:
+            self.stage = stage
             self.bar.reset(total)
             self.bar.set_description(stage)
         self.bar.n = done

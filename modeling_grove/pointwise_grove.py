@@ -10,8 +10,10 @@ from torch.overrides import has_torch_function_unary
 # Below this many rows a product is bound by reading the weight, and the convolution's reordering of it costs more than it saves.
 _MIN_ROWS = 16
 
-# Intermediate results are kept below this. glibc maps buffers above 32 MiB afresh each time, and the system then clears every
-# page of them: a fifth of the grounding encoder's time. Smaller buffers are used again, and stay in the cache.
+# Large intermediate results are kept below this. glibc maps buffers above 32 MiB afresh each time, and the system then clears
+# every page of them: a fifth of the grounding encoder's processor time. Smaller buffers are used again, and stay in the cache.
+# Measured: 4-10 % of that encoder's time for its feed-forward layers, 4-8 % for its attention, 25 % of the box decoder's; the
+# vision tower, whose activations are smaller, gains nothing.
 CPU_BUFFER_BYTES = 24 * 2**20
 
 

@@ -264,6 +264,8 @@ def _trimmed(
     by_frame, by_time = (start_frame, end_frame) != (None, None), (start_time, end_time) != (None, None)
     if by_frame and by_time:
         raise VideoDecodeError("a clip is cut by frames or by seconds, got both; pass only one kind")
+    if any(time is not None and time != time for time in (start_time, end_time)):
+        raise VideoDecodeError(f"a clip is cut at numbers of seconds, got start {start_time}, end {end_time}")
     start, end = start_frame, end_frame
     # Half a frame of slack at most: seconds are rarely exact frame times.
     slack = min(CLOCK_TOLERANCE, 0.5 / timeline.fps)

@@ -9,26 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig
 from transformers.activations import ACT2FN
-from transformers.models.clip.modeling_clip import CLIPMLP, CLIPEncoderLayer, CLIPPreTrainedModel, CLIPVisionEmbeddings
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrainedModel, CLIPVisionEmbeddings
 
 from .adapter_grove import SpatioTemporalAdapter, closed_adapters
 from .configuration_grove import GroveConfig
-from .pointwise_grove import QuickGELU, is_cpu_inference, map_rows
-
-
-class GroveVisionMLP(CLIPMLP):
-    """CLIP's feed-forward layer, on the CPU a part of the tokens at a time."""
-
-    def __init__(self, config: CLIPVisionConfig):
-        super().__init__(config)
-        if config.hidden_act == "quick_gelu":
-            self.activation_fn = QuickGELU()
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        if not is_cpu_inference(hidden_states):
-            return super().forward(hidden_states)
-        rows = hidden_states.flatten(0, -2)
-        return map_rows(super().forward, rows, 4 * self.config.intermediate_size).view_as(hidden_states)
+from .pointwise_grove import QuickGELU
 
 
 class GroveVisionTower(CLIPPreTrainedModel):
@@ -56,8 +41,9 @@ class GroveVisionTower(CLIPPreTrainedModel):
         grid = config.vision_grid_size
         self.adapter_grid = tuple(config.vision_adapter_grid or (grid, grid))
         self.freeze = config.freeze_vision_adapters
-        for layer in self.layers:
-            layer.mlp = GroveVisionMLP(vision_config)
+        if vision_config.hidden_act == "quick_gelu":
+            for layer in self.layers:
+                layer.mlp.activation_fn = QuickGELU()
         self.post_init()
 
     @torch.no_grad()
