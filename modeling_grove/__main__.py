@@ -8,6 +8,7 @@ Captions videos and ties every noun phrase to boxes, from the command line.
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +127,10 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; expected a positive number.")
+    for video in args.videos:
+        rendered = args.output / f"{Path(video).stem}.mp4"
+        if not args.no_render and os.path.exists(video) and rendered.exists() and rendered.samefile(video):
+            raise ValueError(f"The annotated video would overwrite {video!r}; give another --output, or --no-render.")
     names = [Path(video).stem for video in args.videos]
     for name in names:
         if names.count(name) > 1:

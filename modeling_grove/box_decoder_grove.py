@@ -78,7 +78,9 @@ class GroveBoxDecoder(nn.Module):
         centres = torch.arange(self.grid_size, device=matrix.device, dtype=self.positional_encoding_dtype)
         centres = 2 * ((centres + 0.5) / self.grid_size) - 1
         rows, cols = torch.meshgrid(centres, centres, indexing="ij")
-        angles = 2 * math.pi * (torch.stack([cols, rows], dim=-1) @ matrix.to(self.positional_encoding_dtype))
+        # Mixed precision would take the product in bfloat16, whatever the config asks for.
+        with torch.autocast(matrix.device.type, enabled=False):
+            angles = 2 * math.pi * (torch.stack([cols, rows], dim=-1) @ matrix.to(self.positional_encoding_dtype))
         encoding = torch.cat([angles.sin(), angles.cos()], dim=-1)
         return encoding.permute(2, 0, 1).unsqueeze(0).to(matrix.dtype)
 
@@ -141,10 +143,12 @@ class GroveBoxDecoder(nn.Module):
             # and the phrase projector in the graph of every data-parallel rank.
             queries, source = phrase_embeds.sum(1)[:1], window.new_zeros(1)
         tokens = self._decode_queries(queries, image_embeds, source)[:num_real]  # (P, T, C)
-        boxes = boxes.index_put((window, phrase), self.box_head(tokens).sigmoid())
+        # Mixed precision may give the heads another dtype than the features.
+        boxes = boxes.index_put((window, phrase), self.box_head(tokens).sigmoid().to(boxes.dtype))
         if self.objectness_head is None:
             return boxes.transpose(1, 2), None
-        objectness = objectness.index_put((window, phrase), self.objectness_head(tokens).squeeze(-1))
+        logits = self.objectness_head(tokens).squeeze(-1).to(objectness.dtype)
+        objectness = objectness.index_put((window, phrase), logits)
         return boxes.transpose(1, 2), objectness.transpose(1, 2)
 
 

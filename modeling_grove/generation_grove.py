@@ -76,12 +76,11 @@ def plan_windows(frame_mask: Tensor, window_size: int, windows: WindowSet = "cov
         video += [index] * len(table)
         frames.append(table)
         center.append(first + captioned)
-    device = frame_mask.device
     return WindowPlan(
-        video=torch.tensor(video, device=device),
-        frames=torch.from_numpy(np.concatenate(frames)).to(device),
-        center=torch.tensor(center, device=device),
-        source=torch.from_numpy(source).to(device),
+        video=torch.tensor(video),
+        frames=torch.from_numpy(np.concatenate(frames)),
+        center=torch.tensor(center),
+        source=torch.from_numpy(source),
         frame_mask=frame_mask,
     )
 
@@ -150,7 +149,9 @@ class GroundedGenerationMixin:
                 f"num_return_sequences is {num_return_sequences}; a video gets one grounded caption. "
                 "Sample several with `generate` and ground each with `ground`."
             )
-        attention_mask, plan = self._plan(input_ids, attention_mask, pixel_values_videos, frame_mask, windows)
+        attention_mask, plan = self._plan(
+            input_ids, attention_mask, pixel_values_videos, frame_mask, windows, window_batch_size
+        )
         video_embeds = self._video_tokens(pixel_values_videos, plan, window_batch_size, on_progress)
         prompt_length = input_ids.shape[1]
         processors = list(generate_kwargs.pop("logits_processor", None) or [])
@@ -204,7 +205,9 @@ class GroundedGenerationMixin:
 
         The other arguments, the result and the errors are those of `generate_grounded`.
         """
-        attention_mask, plan = self._plan(input_ids, attention_mask, pixel_values_videos, frame_mask, windows)
+        attention_mask, plan = self._plan(
+            input_ids, attention_mask, pixel_values_videos, frame_mask, windows, window_batch_size
+        )
         video_embeds = self._video_tokens(pixel_values_videos, plan, window_batch_size, on_progress)
         grounded = self._ground_windows(
             input_ids,
@@ -224,8 +227,11 @@ class GroundedGenerationMixin:
         pixel_values_videos: Tensor,
         frame_mask: Tensor | None,
         windows: WindowSet,
+        window_batch_size: int,
     ) -> tuple[Tensor, WindowPlan]:
-        """The attention mask and the windows, with their defaults."""
+        """The attention mask and the windows, with their defaults, once the arguments are found to fit together."""
+        if window_batch_size < 1:
+            raise ValueError(f"window_batch_size is {window_batch_size}; expected at least 1 window at a time.")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if frame_mask is None:
@@ -234,7 +240,8 @@ class GroundedGenerationMixin:
             raise ValueError(
                 f"Got {len(input_ids)} texts and {len(frame_mask)} videos; expected one text a video, in the same order."
             )
-        return attention_mask, plan_windows(frame_mask.to(input_ids.device), self.config.num_frames, windows)
+        # On the CPU: its tensors index those of every device, and the parts of the model may be on several.
+        return attention_mask, plan_windows(frame_mask.cpu(), self.config.num_frames, windows)
 
     def _generation_setting(self, name: str, generate_kwargs: dict) -> Any:
         """What `generate` will use: the argument, else the given generation config's value, else the model's."""
@@ -283,8 +290,8 @@ class GroundedGenerationMixin:
                 for index, frame in zip(real_video.split(size), real_frame.split(size), strict=True)
             ]
         )
-        row = torch.zeros(plan.frame_mask.shape, dtype=torch.long, device=features.device)
-        row[real_video, real_frame] = torch.arange(len(features), device=features.device)
+        row = torch.zeros(plan.frame_mask.shape, dtype=torch.long)
+        row[real_video, real_frame] = torch.arange(len(features))
         for index, frame in zip(video, frames, strict=True):
             yield features[row[index[:, None], frame]]
 
@@ -323,7 +330,7 @@ class GroundedGenerationMixin:
         boxes = video_embeds.new_zeros(len(plan.video), self.config.num_frames, num_phrases, 4)
         objectness = boxes.new_zeros(boxes.shape[:3]) if self.config.use_temporal_objectness else None
         # The order of the windows is free: those that share a text run together.
-        order = torch.arange(len(plan.video), device=plan.video.device)
+        order = torch.arange(len(plan.video))
         groups = [(order, sequences, attention_mask)]
         if rewritten is not None:
             is_center = torch.isin(order, plan.center)
@@ -354,12 +361,13 @@ class GroundedGenerationMixin:
                 if on_progress is not None:
                     on_progress("grounding windows", grounded, len(plan.video))
         window, slot = plan.source.unbind(-1)
-        real = plan.frame_mask[:, :, None] & phrase_mask[:, None]
+        frame_mask = plan.frame_mask.to(phrase_mask.device)
+        real = (frame_mask[:, :, None] & phrase_mask[:, None]).to(boxes.device)
         return {
             "pred_boxes": boxes[window, slot].masked_fill(~real[..., None], 0),
             "objectness_logits": None if objectness is None else objectness[window, slot].masked_fill(~real, 0),
             "phrase_mask": phrase_mask,
-            "frame_mask": plan.frame_mask,
+            "frame_mask": frame_mask,
         }
 
     def _phrase_mask(self, sequences: Tensor) -> Tensor:

@@ -283,8 +283,9 @@ class GroveForConditionalGeneration(GrovePreTrainedModel, GroundedGenerationMixi
     >>> model = AutoModel.from_pretrained("org/grove")
     >>> processor = AutoProcessor.from_pretrained("org/grove")
     >>> inputs = processor.prepare_videos("clip.mp4")
-    >>> outputs = model.generate_grounded(**inputs, max_new_tokens=64)
-    >>> processor.post_process_grounded_captions(outputs, inputs)[0].caption
+    >>> metadata = inputs.pop("video_metadata")
+    >>> outputs = model.generate_grounded(**inputs, max_new_tokens=64, blank_token_id=processor.blank_token_id)
+    >>> processor.post_process_grounded_captions(outputs, metadata)[0].caption
     ```
     """
 

@@ -74,11 +74,13 @@ def render_video(
         `Path`: `path`.
 
     Raises:
-        ValueError: the source is no video or has no frame in the clip, or an option is out of range.
+        ValueError: the source is no video or has no frame in the clip, `path` is the source, or an option is out of range.
     """
     path, presence = Path(path), Presence(caption)
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"path: expected a name that ends in .mp4, got {path.name!r}")
+    if isinstance(source, str | os.PathLike) and path.exists() and os.path.exists(source) and path.samefile(source):
+        raise ValueError(f"path: {os.fspath(path)!r} is the source video, which would be lost; expected another name")
     if fps is not None and not 0 < fps <= 1000:
         raise ValueError(f"fps: expected a rate in (0, 1000], got {fps}")
     if max_side is not None and max_side < 16:

@@ -142,6 +142,17 @@ def test_without_the_objectness_head():
         torch.testing.assert_close(boxes, with_head(*arguments)[0])
 
 
+def test_mixed_precision_keeps_the_positional_encoding_and_takes_any_features():
+    decoder = tiny_decoder()
+    exact = decoder.dense_positional_encoding()
+    arguments = torch.randn(1, 2, 32), torch.randn(1, 3, 32, 6, 6), torch.ones(1, 2, dtype=torch.bool)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(decoder.dense_positional_encoding(), exact)
+        # A norm's output is float32 under autocast on GPUs, a linear layer's bfloat16.
+        boxes, objectness = decoder(*arguments)
+    assert boxes.dtype == objectness.dtype == torch.float32 and boxes.isfinite().all()
+
+
 def test_the_positional_encoding_can_be_as_coarse_as_the_original():
     exact = tiny_decoder().dense_positional_encoding()
     coarse = tiny_decoder(positional_encoding_dtype="bfloat16").dense_positional_encoding()

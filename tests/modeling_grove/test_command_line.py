@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,7 @@ def test_broken_videos_give_one_line_each(run, example_clip, tmp_path):
         ([*CAPTION, "--clip-seconds", "2"], "cannot be combined"),
         (["--objectness-threshold", "2"], "expected a probability"),
         (["--start-time", "900"], "900"),
+        (["--end-time", "nan"], "nan"),
         (["--start-time", "2", "--end-time", "1"], "start"),
         (["--unknown"], "unrecognized arguments"),
         (["--device", "nonsense"], "nonsense"),
@@ -151,6 +153,17 @@ def test_bad_arguments(run, example_clip, arguments, message):
 def test_two_videos_of_one_name(run, example_clip, tmp_path):
     status, _, err = run(example_clip, tmp_path / "clip.mp4")
     assert status == 2 and "would overwrite each other" in err
+
+
+def test_the_video_itself_is_never_overwritten(run, example_clip, tmp_path):
+    (tmp_path / "out").mkdir()
+    video = tmp_path / "out" / "clip.mp4"
+    shutil.copyfile(example_clip, video)
+    status, out, err = run(video, *CAPTION, "--end-time", 1)
+    assert status == 2 and out == "" and "would overwrite" in err
+    status, _, err = run(video, *CAPTION, "--end-time", 1, "--no-render")
+    assert status == 0, err
+    assert video.read_bytes() == Path(example_clip).read_bytes()
 
 
 @pytest.mark.parametrize("model", ["no/such-model", "empty_folder"])

@@ -346,6 +346,7 @@ def test_impossible_requests_are_refused(model):
     no_frames[1] = False
     for changes, message in (
         ({"windows": "dense"}, "windows is 'dense'; expected 'covering'"),
+        ({"window_batch_size": 0}, "window_batch_size is 0; expected at least 1"),
         ({"frame_mask": no_frames}, "Video 1 of the batch has no frames"),
         ({"frame_mask": inputs["frame_mask"][:1]}, "Got 2 texts and 1 videos; expected one text a video"),
     ):

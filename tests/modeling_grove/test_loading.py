@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForImageTextToText, BitsAndBytesConfig
 
 from modeling_grove import GroveForConditionalGeneration, GroveModel
+from tests.pretend_gpus import PretendGpus, held, pretend_on
 from tests.tiny import randomize, tiny_config, tiny_inputs, tiny_model, tiny_pixels
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -169,6 +170,32 @@ def test_parts_may_live_on_disk(offloaded, model, checkpoint, inputs, tmp_path):
     pixels = tiny_pixels(model.config, 2, num_frames=7)
     outputs, expected = (m.ground(inputs["input_ids"], **pixels) for m in (loaded, model))
     torch.testing.assert_close(outputs.pred_boxes, expected.pred_boxes, **CLOSE)
+
+
+@pytest.mark.parametrize("adapters_open", [False, True], ids=["frame-wise", "mixing frames"])
+@pytest.mark.parametrize("windows", ["covering", "sliding"])
+@pytest.mark.parametrize("second", [[], ["multi_modal_projector"], ["grounding_encoder", "box_decoder"]], ids=len)
+def test_parts_may_live_on_several_gpus(second, windows, adapters_open):
+    """The parts named are on another GPU than the inputs; results stay with the parts, masks with the inputs."""
+    model = tiny_model(adapters_open=adapters_open)
+    inputs = tiny_inputs(model.config, labels=False)
+    inputs |= tiny_pixels(model.config, 2, num_frames=7)
+    inputs["frame_mask"] = torch.arange(7) < torch.tensor([[7], [3]])
+    expected = model.ground(**inputs, windows=windows)
+    for name, part in [*model.model.named_children(), ("lm_head", model.lm_head)]:
+        pretend_on(part, "cuda:1" if name in second else "cuda:0")
+    # Called by itself too, not only by its parent.
+    pretend_on(model.model.language_model.embed_tokens, "cuda:0")
+    with PretendGpus():
+        moved = {name: value.to("cuda:0") for name, value in inputs.items()}
+        outputs = model.ground(**moved, windows=windows)
+        assert outputs.phrase_mask.device == outputs.frame_mask.device == torch.device("cuda:0")
+        # Pixels of a long video may stay in main memory.
+        pixels = {name: value for name, value in inputs.items() if name.endswith("pixel_values_videos")}
+        from_memory = model.ground(**{**moved, **pixels}, windows=windows)
+    for name in ("pred_boxes", "objectness_logits", "phrase_mask", "frame_mask"):
+        torch.testing.assert_close(held(outputs[name]), expected[name], **CLOSE)
+        torch.testing.assert_close(held(from_memory[name]), expected[name], **CLOSE)
 
 
 def test_no_module_that_must_stay_whole_is_unknown(model):

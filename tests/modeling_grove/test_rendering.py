@@ -318,6 +318,15 @@ def test_errors_leave_the_old_file(moving, tmp_path, source, options, message):
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
 
 
+def test_the_source_is_not_overwritten(moving, video, tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(video.read_bytes())
+    for source in (path, str(path), f"{tmp_path}/../{tmp_path.name}/clip.mp4"):
+        with pytest.raises(ValueError, match="is the source video"):
+            render_video(moving, source, path)
+    assert path.read_bytes() == video.read_bytes()
+
+
 def test_more_errors(moving, video, tmp_path):
     with pytest.raises(ValueError, match=r"path: expected a name that ends in .mp4, got 'out.gif'"):
         render_video(moving, video, tmp_path / "out.gif")

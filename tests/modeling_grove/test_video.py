@@ -82,6 +82,7 @@ def test_end_past_the_last_frame_is_the_last_frame(clip_path: Path, caplog: pyte
         ({"start_time": 99.0}, "past the end"),
         ({"start_frame": -1}, "negative"),
         ({"start_time": -0.5}, "negative"),
+        ({"end_time": float("nan")}, "numbers of seconds"),
         ({"start_frame": 0, "end_time": 1.0}, "only one kind"),
         ({"target_fps": 0}, "target_fps"),
         ({"target_fps": float("nan")}, "target_fps"),
