@@ -127,6 +127,13 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; expected a positive number.")
+    if args.device is not None:
+        try:
+            kind = torch.device(args.device).type
+        except RuntimeError as error:
+            raise ValueError(f"--device is {args.device!r}; expected cpu, cuda, cuda:1, mps, ...") from error
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"--device is {args.device!r}, but torch sees no CUDA GPU; leave it out or give cpu.")
     for video in args.videos:
         rendered = args.output / f"{Path(video).stem}.mp4"
         if not args.no_render and os.path.exists(video) and rendered.exists() and rendered.samefile(video):

@@ -72,7 +72,8 @@ class GroveBoxDecoder(nn.Module):
     def dense_positional_encoding(self) -> Tensor:
         """
         Random-Fourier encoding of the cell centres, as in SAM: `(1, C, H, W)`, sines then cosines, x before y. Computed in
-        `positional_encoding_dtype` and returned in the model's.
+        `positional_encoding_dtype` and returned in that of the frequencies, which stay in float32 when a model is loaded in
+        less.
         """
         matrix = self.positional_embedding
         centres = torch.arange(self.grid_size, device=matrix.device, dtype=self.positional_encoding_dtype)
@@ -99,7 +100,7 @@ class GroveBoxDecoder(nn.Module):
         tokens, _ = self.transformer(
             point_embeddings=tokens[:, None],
             image_embeddings=keys,
-            image_positional_embeddings=self.dense_positional_encoding(),
+            image_positional_embeddings=self.dense_positional_encoding().to(keys.dtype),
             attention_similarity=None,
         )
         return tokens[:, 0]
@@ -129,12 +130,12 @@ class GroveBoxDecoder(nn.Module):
 
         Returns:
             Boxes `(batch_size, num_frames, num_phrases, 4)`, cxcywh in [0, 1] of the original frame (not of SAM's padded square),
-            and objectness logits `(batch_size, num_frames, num_phrases)` or `None` without that head. Both are 0 at padding.
+            and objectness logits `(batch_size, num_frames, num_phrases)` or `None` without that head. In float32, 0 at padding.
         """
         batch_size, num_phrases = phrase_mask.shape
         num_frames = image_embeds.shape[1]
-        boxes = image_embeds.new_zeros(batch_size, num_phrases, num_frames, 4)
-        objectness = image_embeds.new_zeros(batch_size, num_phrases, num_frames)
+        boxes = image_embeds.new_zeros(batch_size, num_phrases, num_frames, 4, dtype=torch.float32)
+        objectness = boxes.new_zeros(batch_size, num_phrases, num_frames)
         window, phrase = phrase_mask.nonzero(as_tuple=True)  # (P,)
         queries, source = phrase_embeds[window, phrase], window  # (P, C), (P,)
         num_real = len(window)
@@ -143,11 +144,11 @@ class GroveBoxDecoder(nn.Module):
             # and the phrase projector in the graph of every data-parallel rank.
             queries, source = phrase_embeds.sum(1)[:1], window.new_zeros(1)
         tokens = self._decode_queries(queries, image_embeds, source)[:num_real]  # (P, T, C)
-        # Mixed precision may give the heads another dtype than the features.
-        boxes = boxes.index_put((window, phrase), self.box_head(tokens).sigmoid().to(boxes.dtype))
+        # In float32 from here: in bfloat16 neighbouring coordinates above 0.5 are 1/256 of the frame apart, 7 pixels at 1920.
+        boxes = boxes.index_put((window, phrase), self.box_head(tokens).float().sigmoid())
         if self.objectness_head is None:
             return boxes.transpose(1, 2), None
-        logits = self.objectness_head(tokens).squeeze(-1).to(objectness.dtype)
+        logits = self.objectness_head(tokens).squeeze(-1).float()
         objectness = objectness.index_put((window, phrase), logits)
         return boxes.transpose(1, 2), objectness.transpose(1, 2)
 

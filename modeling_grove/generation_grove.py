@@ -327,7 +327,8 @@ class GroundedGenerationMixin:
         """
         phrase_mask = self._phrase_mask(sequences)
         num_phrases = phrase_mask.shape[1]
-        boxes = video_embeds.new_zeros(len(plan.video), self.config.num_frames, num_phrases, 4)
+        shape = (len(plan.video), self.config.num_frames, num_phrases, 4)
+        boxes = torch.zeros(shape, dtype=torch.float32, device=video_embeds.device)
         objectness = boxes.new_zeros(boxes.shape[:3]) if self.config.use_temporal_objectness else None
         # The order of the windows is free: those that share a text run together.
         order = torch.arange(len(plan.video))

@@ -38,6 +38,8 @@ class GrovePreTrainedModel(PreTrainedModel):
         "GroveBoxDecoder",
     ]
     _skip_keys_device_placement = ["past_key_values"]
+    # The frequencies of the box decoder's positional encoding; see `GroveGroundingConfig.positional_encoding_dtype`.
+    _keep_in_fp32_modules_strict = ["positional_embedding"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True

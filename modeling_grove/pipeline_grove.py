@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, Pipeline
 
@@ -13,7 +14,7 @@ from .video_grove import iter_video_clips
 from .video_processing_grove import is_frame
 
 _READ = ("start_time", "end_time", "start_frame", "end_frame", "fps", "num_threads")
-_TEXT = ("question", "caption", "phrases")
+_TEXT = ("preprocess_device", "question", "caption", "phrases")
 _GROUND = ("windows", "window_batch_size", "constrained", "on_progress")
 _FINISH = ("objectness_threshold", "clip_boxes")
 
@@ -42,7 +43,8 @@ class GroundedVideoCaptioningPipeline(Pipeline):
     - `clip_boxes` (`bool`, defaults to `True`): cut boxes at the border of the frame.
     - `start_time`, `end_time` (seconds) or `start_frame`, `end_frame` (inclusive): the part of each video; `fps` (defaults to 5).
     - `windows` (`"covering"` or `"sliding"`): fewest windows, or the original's, with its way of conditioning them.
-    - `window_batch_size` (`int`, defaults to 4): windows processed at once, bounds the memory.
+    - `window_batch_size` (`int`, defaults to 4): windows processed at once, bounds the memory: only their pixels are on the device.
+    - `preprocess_device` (`str`, defaults to `"cpu"`): where frames are resized and kept; a GPU is faster, if it has the room.
     - `constrained` (`bool`, defaults to `True`): keep the generated tags well-formed.
     - `question` (`str`): the instruction.
     - `on_progress` (`Callable[[str, int, int], None]`): called with a stage, what of it is done and how much there is.
@@ -91,6 +93,11 @@ class GroundedVideoCaptioningPipeline(Pipeline):
         Cuts a long video into clips of `clip_seconds` and yields their grounded captions one after the other, in constant memory
         and one decoding pass. Takes the arguments of a call but `caption` and `phrases`.
         """
+        for name in ("caption", "phrases"):
+            if name in kwargs:
+                raise ValueError(
+                    f"stream() got {name}; it writes a caption of its own for every clip, remove the argument."
+                )
         prepare, forward, finish = self._parameters(kwargs)
         reading = {name: prepare.pop(name) for name in _READ if name in prepare}
         if "fps" in reading:
@@ -122,10 +129,23 @@ class GroundedVideoCaptioningPipeline(Pipeline):
         captions: list[str] | None = None,
         phrases: list[list[str]] | None = None,
         question: str = QUESTION_TEMPLATES[0],
+        preprocess_device: str = "cpu",
         **videos_kwargs: Any,
     ) -> dict[str, Any]:
-        inputs = self.processor.prepare_videos(videos, captions, phrases, question, **videos_kwargs)
+        inputs = self.processor.prepare_videos(
+            videos, captions, phrases, question, device=preprocess_device, **videos_kwargs
+        )
         return {"inputs": dict(inputs), "captions": captions, "phrases": phrases, "question": question}
+
+    def _ensure_tensor_on_device(self, inputs: Any, device: torch.device) -> Any:
+        # The model takes pixels to their encoders a batch of windows at a time, so that a long video need not fit there.
+        if type(inputs) is not dict:  # a model's output is one too
+            return super()._ensure_tensor_on_device(inputs, device)
+        pixels = self.processor.video_processor.model_input_names
+        return {
+            name: value if name in pixels else self._ensure_tensor_on_device(value, device)
+            for name, value in inputs.items()
+        }
 
     def _forward(
         self, model_inputs: dict[str, Any], generate_kwargs: dict[str, Any] | None = None, **ground: Any

@@ -140,7 +140,7 @@ def test_broken_videos_give_one_line_each(run, example_clip, tmp_path):
         (["--end-time", "nan"], "nan"),
         (["--start-time", "2", "--end-time", "1"], "start"),
         (["--unknown"], "unrecognized arguments"),
-        (["--device", "nonsense"], "nonsense"),
+        (["--device", "nonsense"], "--device is 'nonsense'; expected cpu, cuda"),
     ],
 )
 def test_bad_arguments(run, example_clip, arguments, message):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from transformers import pipeline
 
 import modeling_grove
@@ -128,6 +129,19 @@ def test_stream(captioner, example_clip):
     assert len({clip.key for clip in clips}) == len(clips)
     first = captioner(example_clip, end_frame=clips[0].clip_end_frame)
     assert first == clips[0]
+
+
+def test_stream_refuses_a_caption(captioner, example_clip):
+    with pytest.raises(ValueError, match="writes a caption of its own"):
+        next(captioner.stream(example_clip, clip_seconds=2.0, caption=CAPTION))
+
+
+def test_pixels_stay_where_they_were_made(captioner, videos):
+    """The rest goes to the model's device; "meta" stands for one that is not the CPU."""
+    model_inputs = captioner.preprocess([videos[0]])
+    moved = captioner._ensure_tensor_on_device(model_inputs, torch.device("meta"))["inputs"]
+    assert moved["input_ids"].is_meta and moved["attention_mask"].is_meta
+    assert not moved["pixel_values_videos"].is_meta and not moved["grounding_pixel_values_videos"].is_meta
 
 
 def test_generation_arguments_reach_generate(captioner, videos):
