@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 
+from benchmarks.report import table
 from examples.make_clip import background, draw_frame
 from modeling_grove import GroundedCaption, read_video
 from tests.conftest import ROOT
@@ -35,6 +36,10 @@ def test_readme_shows_the_four_calls():
         "accelerate launch train/pt.py",
     ):
         assert call in README
+
+
+def test_readme_speed_comes_from_the_results_files():
+    assert table() in README
 
 
 def test_readme_links_lead_somewhere():
