@@ -1,23 +1,42 @@
-"""What all tests share: a Hugging Face environment of their own, and where the data lies."""
+"""What all tests share: a Hugging Face Hub and environment of their own, and where the data lies."""
 
 import os
 import shutil
+import socket
 import tempfile
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-# Read when the libraries are imported, so these come before any other import. Nothing may depend on, or touch, the
-# user's cache and token; nothing is downloaded.
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="grove-tests-")
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_ENDPOINT", "TRANSFORMERS_CACHE"):
-    os.environ.pop(name, None)
+from tests.local_hub.process import LocalHub
+
+# Read when the libraries are imported, so these come before any other import. Nothing may depend on, or touch, the user's
+# cache and token.
+HUB = LocalHub()
+HF_HOME = Path(tempfile.mkdtemp(prefix="grove-tests-"))
+for name in list(os.environ):
+    if name.startswith(("HF_", "HUGGING")) or name in ("TRANSFORMERS_CACHE", "TRANSFORMERS_OFFLINE"):
+        del os.environ[name]
+os.environ |= {
+    "HF_ENDPOINT": HUB.endpoint,
+    "HF_TOKEN": HUB.token,
+    "HF_HOME": str(HF_HOME),
+    "HF_MODULES_CACHE": str(HF_HOME / "modules"),
+    "HF_DATASETS_CACHE": str(HF_HOME / "datasets"),
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 import pytest
 import torch
+from huggingface_hub import create_repo
 
+LOG_BEGIN = pytest.StashKey[int]()
 ROOT = Path(__file__).parents[1]
 
 
@@ -34,8 +53,75 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Unless tests with the marker `network` are asked for, nothing but this machine is within reach, and tries fail at once."""
+    if "network" in config.getoption("markexpr").replace("not network", ""):
+        return
+    # For this process and those it starts: as a proxy, the Hub refuses.
+    os.environ.update(dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), HUB.endpoint))
+    os.environ.update(dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"))
+
+    # For clients that do not look for a proxy.
+    look_up = socket.getaddrinfo
+
+    def look_up_here(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name in (None, "", "localhost", "127.0.0.1", "0.0.0.0", "::1", socket.gethostname()):
+            return look_up(host, *args, **kwargs)
+        raise socket.gaierror(socket.EAI_FAIL, f"tests reach nothing but this machine, and not {name}")
+
+    socket.getaddrinfo = look_up_here
+
+
+def pytest_sessionstart() -> None:
+    """The Hub starts beside the tests, whether one asks for it or not: without it, clients would wait and try again."""
+    HUB.start()
+
+
 def pytest_unconfigure() -> None:
-    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+    HUB.stop()
+    shutil.rmtree(HUB.folder, ignore_errors=True)
+    shutil.rmtree(HF_HOME, ignore_errors=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "local_hub" in getattr(item, "fixturenames", ()):
+        item.stash[LOG_BEGIN] = len(HUB.log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A test of the Hub that fails shows what the Hub logged meanwhile."""
+    report = yield
+    started = item.stash.get(LOG_BEGIN, None)
+    if report.failed and started is not None:
+        report.sections.append(("log of the local Hub", HUB.log[started:]))
+    return report
+
+
+@pytest.fixture(scope="session")
+def local_hub() -> LocalHub:
+    """
+    The Hub that every Hugging Face client in the tests talks to, also those in processes started with `local_hub.env`. It has
+    `endpoint`, `token`, `storage` (the folder of everything pushed) and `log` (a line for every request).
+    """
+    if not HUB.is_running:
+        pytest.fail(f"the local Hub has ended:\n{HUB.log}")
+    return HUB
+
+
+@pytest.fixture
+def hub_repo(local_hub) -> Callable[..., str]:
+    """`hub_repo("dataset")`: the name of a new, empty repository; `create=False` for a name that is free."""
+
+    def make(repo_type: str = "model", create: bool = True, **settings: Any) -> str:
+        repo_id = f"org/{repo_type}-{uuid.uuid4().hex[:8]}"
+        if create:
+            settings = {"space_sdk": "static", **settings} if repo_type == "space" else settings
+            create_repo(repo_id, repo_type=repo_type, **settings)
+        return repo_id
+
+    return make
 
 
 @pytest.fixture(scope="session")
