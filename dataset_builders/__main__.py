@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return complain(str(error))
     except KeyboardInterrupt:
-        complain("interrupted; what is written stays, and running the command again goes on")
+        complain("interrupted; what was finished before stays")
         return 130
 
 

@@ -78,13 +78,15 @@ def from_record(record: Mapping[str, Any]) -> GroundedCaption:
     The grounded caption of a record, ours or the original's.
 
     Raises:
-        `ValueError`: in one line that names the field, as [`GroundedCaption.from_dict`] does, or if the track fields do
-            not fit the boxes.
+        `ValueError`: in one line that names the field, as [`GroundedCaption.from_dict`] does, if the track fields do not fit
+            the boxes, or for values of other types than a record has.
     """
-    if record.get("track_ids") is None or record.get("track_phrases") is None:
-        return GroundedCaption.from_dict({**record, "tracks": None})
-    blocks = _track_blocks(record)
-    return GroundedCaption.from_dict({**record, "tracks": blocks})
+    try:
+        with_tracks = record.get("track_ids") is not None and record.get("track_phrases") is not None
+        return GroundedCaption.from_dict({**record, "tracks": _track_blocks(record) if with_tracks else None})
+    except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"not a record ({type(error).__name__}: {text}); `validate` names what is wrong") from error
 
 
 def processed(record: Mapping[str, Any]) -> Record:
