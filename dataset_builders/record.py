@@ -51,6 +51,15 @@ def record_key(record: Mapping[str, Any]) -> str:
     return f"{record['video_id']}_{record['clip_id']}"
 
 
+def sample_key(record: Mapping[str, Any]) -> str:
+    """
+    Name of the record's sample in a shard: its key, after a `~` if it begins with `__`, as a few YouTube ids do: `datasets`
+    takes such files for hidden ones and leaves them out.
+    """
+    key = record_key(record)
+    return f"~{key}" if key.startswith("__") else key
+
+
 def to_record(caption: GroundedCaption, metadata: Mapping[str, Any] | None = None) -> Record:
     """
     The record of a grounded caption. Boxes are kept where a phrase is present; everything else of an annotation survives
@@ -82,8 +91,9 @@ def from_record(record: Mapping[str, Any]) -> GroundedCaption:
             the boxes, or for values of other types than a record has.
     """
     try:
-        with_tracks = record.get("track_ids") is not None and record.get("track_phrases") is not None
-        return GroundedCaption.from_dict({**record, "tracks": _track_blocks(record) if with_tracks else None})
+        if record.get("track_ids") is None or record.get("track_phrases") is None:
+            return GroundedCaption.from_dict({**record, "tracks": None})
+        return GroundedCaption.from_dict({**record, **_track_fields(record)})
     except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"not a record ({type(error).__name__}: {text}); `validate` names what is wrong") from error
@@ -111,8 +121,8 @@ def record_metadata(record: Mapping[str, Any]) -> dict[str, Any]:
     return metadata
 
 
-def _track_blocks(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The fields of every track, from the boxes of every frame."""
+def _track_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """`tracks`, from the boxes of every frame, and `bboxes` and `labels` in the order and spelling of these."""
     phrases, bboxes, labels = ([*(record.get(name) or [])] for name in ("phrases", "bboxes", "labels"))
     track_phrases, track_ids = [*record["track_phrases"]], [*record["track_ids"]]
     scores: Sequence[Sequence[float]] = record.get("scores") or [[1.0] * len(ids) for ids in track_ids]
@@ -120,6 +130,8 @@ def _track_blocks(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     wrong = [index for index in track_phrases if not 0 <= index < len(phrases)]
     if wrong:
         raise ValueError(f"track_phrases: {wrong[0]} is no index into the {len(phrases)} phrases")
+    if lost := [phrase for index, phrase in enumerate(phrases) if index not in track_phrases]:
+        raise ValueError(f"track_phrases: no track of {lost[0]!r}; a phrase that is never visible has one too")
     shape = (len(track_phrases), len(bboxes))
     boxes = np.full((*shape, 4), np.nan, dtype=np.float32)
     objectness = np.zeros(shape, dtype=np.float32)
@@ -139,7 +151,7 @@ def _track_blocks(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                 of = phrases[track_phrases[track]]
                 raise ValueError(f"track_ids[{n}]: a box of {label!r} is in track {track}, which is of {of!r}")
             boxes[track, n], objectness[track, n], presence[track, n] = box, value, True
-    return [
+    tracks = [
         {
             "phrase": phrases[index],
             "span": spans[index],
@@ -149,6 +161,12 @@ def _track_blocks(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for i, index in enumerate(track_phrases)
     ]
+    present = [np.flatnonzero(column) for column in presence.T]
+    return {
+        "tracks": tracks,
+        "bboxes": [boxes[ids, n] for n, ids in enumerate(present)],
+        "labels": [[phrases[track_phrases[i]] for i in ids] for ids in present],
+    }
 
 
 __all__ = [
@@ -158,5 +176,6 @@ __all__ = [
     "processed",
     "record_key",
     "record_metadata",
+    "sample_key",
     "to_record",
 ]

@@ -14,7 +14,7 @@ from .record import Record
 from .tar_shards import iter_shard
 
 MANIFEST_NAME = "manifest.json"
-_RECORD_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
+RECORD_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def iter_source(
     Raises:
         `ValueError`: as [`find_shards`], or naming file and line, or shard and sample, of the first thing that is wrong.
     """
-    if source.endswith(_RECORD_SUFFIXES):
+    if source.endswith(RECORD_SUFFIXES):
         for record in read_records(source):
             yield record, None
         return
@@ -112,4 +112,4 @@ def _local(url: str) -> str:
     return url.removeprefix("file://")
 
 
-__all__ = ["ShardFile", "find_shards", "iter_source"]
+__all__ = ["MANIFEST_NAME", "RECORD_SUFFIXES", "ShardFile", "find_shards", "iter_source"]

@@ -268,7 +268,7 @@ def test_written_twice_is_the_same(name, records, tmp_path):
         ({"video_id": "first", "clip_id": 0}, "'first_0' appears twice"),
         ({"caption": "Nothing of that."}, "record bad_5: phrase"),
         ({"video_id": "../bad"}, r"'../bad_5': no name for a file"),
-        ({"bboxes": 3}, "record bad_5: a field has a value of the wrong type"),
+        ({"bboxes": 3}, "record bad_5: not a record"),
         ({"metadata": '{"clip": {"first_frame": 9}}'}, r"record bad_5: metadata: expected clip.first_frame in 0..0"),
     ],
 )

@@ -14,6 +14,7 @@ from dataset_builders.record import (
     processed,
     record_key,
     record_metadata,
+    sample_key,
     to_record,
 )
 from modeling_grove.grounded_caption import GroundedCaption
@@ -163,6 +164,27 @@ def test_metadata():
         make_record(metadata={"score": float("nan")})
 
 
+def test_boxes_of_a_frame_in_any_order_and_labels_in_any_case():
+    record = make_record(instances=2)
+    shuffled = {name: [list(reversed(frame)) for frame in record[name]] for name in ("bboxes", "track_ids", "scores")}
+    labels = [[label.upper() for label in reversed(frame)] for frame in record["labels"]]
+    assert from_record({**record, **shuffled, "labels": labels}) == from_record(record)
+
+
+def test_a_key_that_datasets_would_hide_is_another_in_a_shard():
+    assert sample_key(make_record("__abcdefghi", 3)) == "~__abcdefghi_3"
+    assert sample_key(make_record("_abcdefghij", 3)) == "_abcdefghij_3"
+
+
+@pytest.mark.parametrize("value", [3, "text", [3], [[3]], [[[3]]], {}, [None]])
+@pytest.mark.parametrize("name", [name for name in RECORD_FIELDS if name != "metadata"])
+def test_values_of_other_types_are_an_error_in_one_line(name, value):
+    try:
+        from_record({**make_record(), name: value})
+    except ValueError as error:
+        assert "\n" not in str(error)
+
+
 def test_key():
     assert record_key(make_record("-icHOADpuEc", 3)) == make_caption("-icHOADpuEc", 3).key == "-icHOADpuEc_3"
 
@@ -173,6 +195,7 @@ def test_key():
         ({"video_id": None}, "video_id: missing"),
         ({"bboxes": [[]]}, "labels: 10 frames, but bboxes has 1"),
         ({"track_phrases": [0, 1, 7]}, "track_phrases: 7 is no index into the 3 phrases"),
+        ({"track_phrases": [0, 1]}, "track_phrases: no track of 'a knife'"),
         ({"track_phrases": [1, 0, 2]}, "a box of 'A man' is in track 0, which is of 'two onions'"),
         (
             {"track_ids": [[]] * 10},
