@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ def find_shards(source: str, config: str | None = None, split: str | None = None
             A tar, a pattern of tars, or a folder or repository as `python -m dataset_builders shard` writes it (local, or
             `hf://datasets/org/name`). In a folder without a manifest every tar below it counts.
         config (`str`, *optional*):
-            Configuration; needed where the manifest has several, of which the first without video is the default.
+            Configuration; by default that of [`default_config`].
         split (`str`, *optional*):
             Split; needed where the configuration has several.
 
@@ -92,10 +92,16 @@ def iter_source(
             yield json.loads(sample.members["json"]), sample.members.get("mp4")
 
 
+def default_config(configs: Mapping[str, Any]) -> str | None:
+    """The configuration of a manifest to take if none is named: one without videos, `default` if there is one."""
+    names = [name for name, entry in configs.items() if not entry["with_video"]]
+    return "default" if "default" in names else next(iter(names), None)
+
+
 def _split_of(configs: dict[str, Any], source: str, config: str | None, split: str | None) -> dict[str, Any]:
     """The manifest's entry of a split."""
     if config is None:
-        config = next((name for name, entry in configs.items() if not entry["with_video"]), None)
+        config = default_config(configs)
     if config not in configs:
         raise ValueError(f"{source!r} has no configuration {config!r}; expected one of {', '.join(configs)}")
     splits = configs[config]["splits"]
@@ -112,4 +118,4 @@ def _local(url: str) -> str:
     return url.removeprefix("file://")
 
 
-__all__ = ["MANIFEST_NAME", "RECORD_SUFFIXES", "ShardFile", "find_shards", "iter_source"]
+__all__ = ["MANIFEST_NAME", "RECORD_SUFFIXES", "ShardFile", "default_config", "find_shards", "iter_source"]
