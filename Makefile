@@ -2,7 +2,7 @@
 # make test    the tests; with ARGS, other ones: make test ARGS="-m slow"
 # make lint    ruff and mypy, without changing anything
 # make style   let ruff rewrite what it can
-# make bench   inference speed, with printed ratios
+# make bench   inference and streaming speed, with printed ratios
 # make assets  make examples/, checkpoints/grove-demo/ and docs/images/ again
 #
 # Each installs what it needs into .venv first. The Python to start from: make PYTHON=python3.12 demo
@@ -54,11 +54,13 @@ style: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/streaming.py
 
 assets: $(VENV)/installed-test
 	$(BIN)/python examples/make_clip.py
 	$(BIN)/python tests/demo_checkpoint.py
 	$(BIN)/python examples/make_picture.py
+	$(BIN)/python examples/make_shapes_picture.py
 
 clean:
 	rm -rf $(VENV) outputs .mypy_cache .pytest_cache .ruff_cache
