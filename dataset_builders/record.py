@@ -6,18 +6,20 @@ read theirs. Five fields of ours make it exact: `frame_indices` and `timestamps`
 set has beyond that. All of them are optional on reading.
 
 Boxes are float32 `[x1, y1, x2, y2]` in pixels of the source frame. *Raw* records may have several boxes of a phrase in a
-frame (two hands); *processed* ones have at most one, the union of the instances (see [`processed`]).
+frame (two hands); *processed* ones have at most one, the union of the instances (see [`processed`]). A phrase that the caption
+has twice ("a man hands a man a cup") counts as two: each mention has boxes of its own, as each has a [DET] token.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from modeling_grove.grounded_caption import GroundedCaption
+from modeling_grove.grounded_caption import GroundedCaption, PhraseTrack
 from modeling_grove.text_grove import locate_phrases
 
 # The original's fields, then ours. Per-frame fields have one entry for every annotated frame.
@@ -93,14 +95,19 @@ def from_record(record: Mapping[str, Any]) -> GroundedCaption:
     try:
         if record.get("track_ids") is None or record.get("track_phrases") is None:
             return GroundedCaption.from_dict({**record, "tracks": None})
-        return GroundedCaption.from_dict({**record, **_track_fields(record)})
+        tracks = _tracks(record)
+        nothing: list[list[Any]] = [[]] * len(record["bboxes"])
+        clip = GroundedCaption.from_dict(
+            {**record, "bboxes": nothing, "labels": nothing, "phrases": [], "tracks": None}
+        )
+        return replace(clip, tracks=tracks)
     except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"not a record ({type(error).__name__}: {text}); `validate` names what is wrong") from error
 
 
 def processed(record: Mapping[str, Any]) -> Record:
-    """The processed form of a record: at most one box a phrase a frame, the union of its instances."""
+    """The processed form of a record: at most one box a frame of each mention of a phrase, the union of its instances."""
     return to_record(from_record(record).merged(), record_metadata(record))
 
 
@@ -121,8 +128,8 @@ def record_metadata(record: Mapping[str, Any]) -> dict[str, Any]:
     return metadata
 
 
-def _track_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """`tracks`, from the boxes of every frame, and `bboxes` and `labels` in the order and spelling of these."""
+def _tracks(record: Mapping[str, Any]) -> tuple[PhraseTrack, ...]:
+    """The tracks, from the boxes of every frame."""
     phrases, bboxes, labels = ([*(record.get(name) or [])] for name in ("phrases", "bboxes", "labels"))
     track_phrases, track_ids = [*record["track_phrases"]], [*record["track_ids"]]
     scores: Sequence[Sequence[float]] = record.get("scores") or [[1.0] * len(ids) for ids in track_ids]
@@ -151,22 +158,10 @@ def _track_fields(record: Mapping[str, Any]) -> dict[str, Any]:
                 of = phrases[track_phrases[track]]
                 raise ValueError(f"track_ids[{n}]: a box of {label!r} is in track {track}, which is of {of!r}")
             boxes[track, n], objectness[track, n], presence[track, n] = box, value, True
-    tracks = [
-        {
-            "phrase": phrases[index],
-            "span": spans[index],
-            "boxes": boxes[i],
-            "presence": presence[i],
-            "objectness": objectness[i],
-        }
+    return tuple(
+        PhraseTrack(phrases[index], spans[index], boxes[i], presence[i], objectness[i])
         for i, index in enumerate(track_phrases)
-    ]
-    present = [np.flatnonzero(column) for column in presence.T]
-    return {
-        "tracks": tracks,
-        "bboxes": [boxes[ids, n] for n, ids in enumerate(present)],
-        "labels": [[phrases[track_phrases[i]] for i in ids] for ids in present],
-    }
+    )
 
 
 __all__ = [

@@ -321,10 +321,10 @@ class GroundedCaption:
             tracks = [_read_track(block) for block in blocks]
         fps, indices, timestamps = float(record["fps"]), record.get("frame_indices"), record.get("timestamps")
         if indices is None:
-            from .video_grove import sampled_frame_indices  # here, so that reading our own files does not need PyAV
+            from .video_grove import sampled_frame_range  # here, so that reading our own files does not need PyAV
 
             first, last = int(record["clip_start_frame"]), int(record["clip_end_frame"])
-            indices = sampled_frame_indices(fps, first, last)
+            indices = sampled_frame_range(fps, first, last)
             # The original's loader accepts one decoded frame more than annotated ones and drops it.
             if len(indices) not in (len(bboxes), len(bboxes) + 1):
                 given = f"frames {first}..{last} at {fps:g} fps give {len(indices)} sampled ones; add frame_indices"

@@ -78,10 +78,15 @@ def sampled_frame_indices(fps: float, start_frame: int, end_frame: int, target_f
     Raises:
         `ValueError`: if a rate is not positive.
     """
+    return list(sampled_frame_range(fps, start_frame, end_frame, target_fps))
+
+
+def sampled_frame_range(fps: float, start_frame: int, end_frame: int, target_fps: float | None = 5.0) -> range:
+    """The frames of [`sampled_frame_indices`], not listed: for numbers that may be anything."""
     if not fps > 0 or (target_fps is not None and not target_fps > 0):
         raise ValueError(f"frame rates must be positive, got fps={fps}, target_fps={target_fps}")
     step = 1 if target_fps is None else max(1, int(fps / target_fps))
-    return list(range(start_frame, end_frame + 1, step))
+    return range(start_frame, end_frame + 1, step)
 
 
 def read_video(
@@ -388,4 +393,5 @@ __all__ = [
     "iter_video_clips",
     "read_video",
     "sampled_frame_indices",
+    "sampled_frame_range",
 ]

@@ -208,6 +208,7 @@ def test_key():
         ({"phrases": ["A man", "two onions", "a spoon"]}, "'a spoon'"),
         ({"frame_indices": [0] * 10}, "frame_indices: expected strictly increasing"),
         ({"width": 0}, "width: expected a positive number"),
+        ({"frame_indices": None, "clip_end_frame": 10**15}, "give 200000000000001 sampled ones"),
     ],
 )
 def test_errors_name_the_field_in_one_line(change, message):

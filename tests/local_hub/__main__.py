@@ -26,7 +26,8 @@ To use it, in another terminal and before Python starts (the address is read whe
     python -c 'from datasets import load_dataset; print(load_dataset("{ORGANIZATION}/example"))'
 
 Tokens: {", ".join(f"{token} ({'may write' if user.may_write else 'may only read'})" for token, user in USERS.items())}.
-It listens on 127.0.0.1 only; the tokens are no secret, so do not expose it. It has no Xet storage and no pull requests.
+It listens on 127.0.0.1 only; the tokens are no secret, so do not expose it. It has no Xet storage, no pull requests or
+discussions, and no lists of all models, datasets or collections (`hf models ls`).
 """
 
 
