@@ -8,6 +8,7 @@ Data sets of grounded captions, from the command line.
 
 import importlib
 import logging
+import os
 import sys
 
 from .command_line import Parser, complain
@@ -38,7 +39,8 @@ def _help() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 2 when something asked for could not be done, 130 when interrupted."""
+    """Runs a command; returns its exit status: 0, 2 when something asked for could not be done, 130 when interrupted, 141
+    when what reads the output wants no more of it (`| head`)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help(), file=sys.stdout if arguments else sys.stderr)
@@ -47,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in COMMANDS:
         return complain(f"no command {name!r}; expected one of {', '.join(COMMANDS)}")
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # a line for every request; huggingface_hub has had both
+        logging.getLogger(client).setLevel(logging.WARNING)
     module_name, description = COMMANDS[name]
     module = importlib.import_module(f".{module_name}", __package__)
     parser = Parser(
@@ -57,6 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(rest)
     try:
         return module.run(args)
+    except BrokenPipeError:
+        # Nothing can be said and nothing is wrong: the status is that of programs that the signal SIGPIPE ends, 128 + 13, as
+        # 130 is that of an interrupted one. What is left in the buffer must not raise once more when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         return complain(str(error))
     except KeyboardInterrupt:

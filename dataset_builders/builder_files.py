@@ -14,8 +14,9 @@ from datasets.data_files import DataFilesDict, DataFilesList
 from huggingface_hub import parse_hf_uri, resolve_revision
 from huggingface_hub.errors import HfHubHTTPError, HfUriError
 
-from .importers.released import import_released
-from .reading import OnProblem, ReadProblem, read_entries, report
+from .importers.entries import FieldError, Source
+from .importers.released import is_ours, read_released
+from .reading import Entry, ReadProblem, read_entries
 from .record import RECORD_FIELDS, Record
 from .record_checks import check_record
 
@@ -99,8 +100,8 @@ def find_files(
 
 def read_json_lines(path: str, max_bad_lines: int) -> Iterator[Record]:
     """
-    The records of a JSONL file: records of ours as they are, or those of a released file. Bad lines are left out, each with
-    a warning that names line and field.
+    The records of a JSONL file: records of ours as they are, and those of released entries; a file may have both. Bad lines
+    are left out, each with a warning that names line and field.
 
     Raises:
         `ValueError`: if the file cannot be read at all, or more than `max_bad_lines` of its lines.
@@ -114,22 +115,23 @@ def read_json_lines(path: str, max_bad_lines: int) -> Iterator[Record]:
             raise ValueError(f"{problem}; more than max_bad_lines={max_bad_lines} are wrong in this file")
         logger.warning("left out: %s", problem)
 
-    # The field that only ours have says which they are.
-    first = next(read_entries(path, on_problem=lambda _: None), None)
-    ours = first is not None and "frame_indices" in first.value
-    yield from _own_records(path, count) if ours else import_released(path, count)
+    source = Source.of(path, count)
+    for entry in read_entries(path, count):
+        record = source.attempt(entry.number, _checked_record, entry, within=entry.key or "")
+        if record is not None:
+            yield record
     if num_bad:
         logger.warning("%s: left out %d lines", path, num_bad)
 
 
-def _own_records(path: str, on_problem: OnProblem) -> Iterator[Record]:
-    for entry in read_entries(path, on_problem):
+def _checked_record(entry: Entry) -> Record:
+    """The record of an entry, if nothing is wrong with it."""
+    record = entry.value if is_ours(entry.value) else read_released(entry)
+    for problem in check_record(record):
         # A key need not name files here.
-        wrong = [p for p in check_record(entry.value) if p.is_error and p.reason != "bad_key"]
-        if wrong:
-            report(ReadProblem(path, entry.number, None, wrong[0].message, wrong[0].reason), on_problem)
-        else:
-            yield {name: entry.value.get(name) for name in RECORD_FIELDS}
+        if problem.is_error and problem.reason != "bad_key":
+            raise FieldError(problem.reason, None, problem.message)
+    return {name: record.get(name) for name in RECORD_FIELDS}
 
 
 __all__ = ["find_files", "is_json", "pinned", "read_json_lines"]

@@ -47,21 +47,26 @@ def emit(result: Any, text: str | None = None, as_json: bool = False) -> None:
 def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "clip") -> Iterator[T]:
     """
     Passes items through, with a bar on a terminal, and elsewhere a log line with rate and remaining time every ten seconds.
+    Both are measured from the first finished item on, as workers that have to start say nothing about the rest.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
     if sys.stderr.isatty():
         yield from tqdm(items, desc=description, total=total, unit=unit, leave=False)
         return
-    started = logged = time.monotonic()
+    first = logged = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
+        first = now if done == 1 else first
         if now - logged >= _LOG_SECONDS:
             logged = now
-            rate = done / (now - started)
-            rest = "" if total is None else f" of {total}, {(total - done) / rate:.0f} s left"
-            logger.info("%s: %d%s (%.1f %ss/s)", description, done, rest, rate, unit)
+            line = f"{description}: {done}" if total is None else f"{description}: {done} of {total}"
+            if now > first:
+                rate = (done - 1) / (now - first)
+                rest = "" if total is None else f", {(total - done) / rate:.0f} s left"
+                line += f"{rest} ({rate:.1f} {unit}s/s)"
+            logger.info("%s", line)
 
 
 __all__ = ["Parser", "complain", "emit", "progress"]

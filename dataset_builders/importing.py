@@ -17,13 +17,15 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from modeling_grove.grounded_caption import atomic_path
 
@@ -38,24 +40,29 @@ from .record import Record, processed, record_key, record_metadata
 logger = logging.getLogger(__name__)
 
 _SHOWN_PROBLEMS = 5
+_SHOWN_IDS = 5
 
-Importer = Callable[[argparse.Namespace, OnProblem, Collection[str] | None], Iterable[Record]]
+# Yields the records of every input, with its name, one input after the other.
+Importer = Callable[[argparse.Namespace, OnProblem, Collection[str] | None], Iterable[tuple[str, Iterator[Record]]]]
 
 
 def _one_by_one(function: Callable[..., Iterator[Record]], **options: str) -> Importer:
     """An importer that reads a file after the other; `options` maps its arguments to those of the command."""
 
-    def records(args: argparse.Namespace, on_problem: OnProblem, _: Collection[str] | None) -> Iterator[Record]:
+    def records(
+        args: argparse.Namespace, on_problem: OnProblem, _: Collection[str] | None
+    ) -> Iterator[tuple[str, Iterator[Record]]]:
         given = {name: getattr(args, option) for name, option in options.items()}
-        return chain.from_iterable(function(path, on_problem, **given) for path in args.inputs)
+        return ((path, function(path, on_problem, **given)) for path in args.inputs)
 
     return records
 
 
 def _activitynet(
-    args: argparse.Namespace, on_problem: OnProblem, video_ids: Collection[str] | None
-) -> Iterator[Record]:
-    return import_activitynet_entities(args.inputs, on_problem, videos=args.videos, video_ids=video_ids)
+    args: argparse.Namespace, on_problem: OnProblem, ids: Collection[str] | None
+) -> Iterator[tuple[str, Iterator[Record]]]:
+    # One file tells how to read another, so they are one input.
+    yield args.inputs[0], import_activitynet_entities(args.inputs, on_problem, videos=args.videos, ids=ids)
 
 
 FORMATS: dict[str, Importer] = {
@@ -100,7 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split-file",
         type=Path,
         metavar="FILE",
-        help="import these videos only: JSON, a list of video ids (or clip keys) or one a split",
+        help="import these only: JSON, a list of video ids or clip keys (VIDEO_CLIP), or an object with one a split; "
+        "those of which nothing was imported are counted as not_found",
     )
     parser.add_argument("--split", metavar="NAME", help="split of the split file")
     parser.add_argument("--problems", type=Path, metavar="FILE", help="write what is left out, and why, as .jsonl")
@@ -118,20 +126,24 @@ def run(args: argparse.Namespace) -> int:
     for option, of in (("trajectories", "vidstg"), ("videos", "activitynet-entities")):
         if getattr(args, option) is not None and args.format != of:
             raise ValueError(f"--{option} is for {of} only, got format {args.format}")
-    video_ids = _split_ids(args.split_file, args.split)
+    ids = _split_ids(args.split_file, args.split)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    # Not atomic: what is wrong is to be read also where the import fails.
-    with open(args.problems, "w", encoding="utf-8") if args.problems else nullcontext() as log:
-        tally = _Tally(args.max_problems, log)
-        records = FORMATS[args.format](args, tally, video_ids)
+    with ExitStack() as files:
+        log = _ProblemLog(args.problems, [*args.inputs, args.output, args.split_file], files) if args.problems else None
+        tally = _Tally(args.max_problems, log, ids, questions=args.format == "vidstg")
+        inputs = FORMATS[args.format](args, tally, ids)
         if args.processed:
-            records = map(processed, records)
+            inputs = ((path, map(processed, records)) for path, records in inputs)
+        records = chain.from_iterable(tally.counted(path, records) for path, records in inputs)
         with atomic_path(args.output) as temporary, open(temporary, "wb") as file:
-            for record in progress(tally.counted(records, video_ids), f"importing {args.format}", unit="record"):
+            for record in progress(records, f"importing {args.format}", unit="record"):
                 file.write(orjson.dumps(record) + b"\n")
             if not tally.counts["records"]:
                 first = f"the first of {tally.num_problems} problems: {tally.first}" if tally.first else "no entry"
-                raise ValueError(f"nothing could be imported as {args.format}; {first}")
+                of = "" if ids is None or tally.first else f" of the {len(ids)} ids that {args.split_file} asks for"
+                raise ValueError(f"nothing could be imported as {args.format}; {first}{of}")
+            if log is not None:
+                log.begin()  # without problems it is empty, and not that of an earlier import
     if args.format == "vidstg" and not tally.counts["with_boxes"]:
         logger.warning("no record has boxes: those of VidSTG are in VidOR's annotations, see --trajectories")
     result = {
@@ -142,19 +154,78 @@ def run(args: argparse.Namespace) -> int:
         "num_problems": tally.num_problems,
         "problems": dict(tally.reasons.most_common()),
     }
+    if ids is not None:
+        missing = sorted(ids - tally.found)
+        result["not_found"] = {"count": len(missing), "ids": missing[:_SHOWN_IDS]}
+        if missing:
+            some = ", ".join(missing[:_SHOWN_IDS])
+            logger.warning("nothing was imported of %d of the %d ids of the split: %s", len(missing), len(ids), some)
     emit(result, as_json=args.json)
     return 0
 
 
-class _Tally:
-    """Counts what is imported and what is not."""
+class _ProblemLog:
+    """
+    The file of `--problems`. It is begun with the first problem, so that an import that cannot even begin leaves the last one
+    as it is. It is not atomic: what is wrong is to be read also where the import fails.
 
-    def __init__(self, max_problems: int | None, log: IO[str] | None):
-        self.max_problems, self.log = max_problems, log
+    Args:
+        path (`Path`): the file.
+        others (iterable of paths or URLs): the other files of the command, none of which it may be.
+        files (`ExitStack`): what closes it.
+    """
+
+    def __init__(self, path: Path, others: Iterable[str | Path | None], files: ExitStack):
+        for other in others:
+            if other is not None and _is_same(path, other):
+                raise ValueError(f"--problems {path}: is {other}, which is read or written too; choose another file")
+        if path.is_dir():
+            raise ValueError(f"--problems {path}: a folder; expected a file to write")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.files = path, files
+        self.file: IO[str] | None = None
+
+    def begin(self) -> IO[str]:
+        """Empties the file, the first time."""
+        if self.file is None:
+            self.file = self.files.enter_context(self.path.open("w", encoding="utf-8"))
+        return self.file
+
+    def write(self, problem: ReadProblem) -> None:
+        """Writes one line."""
+        self.begin().write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
+
+
+def _is_same(path: Path, other: str | Path) -> bool:
+    """Whether a path and another one, or a URL, are the same file, which need not be there."""
+    filesystem, name = url_to_fs(str(other))
+    if not isinstance(filesystem, LocalFileSystem):
+        return False
+    if path.exists() and Path(name).exists():
+        return path.samefile(name)
+    return path.resolve() == Path(name).resolve()
+
+
+class _Tally:
+    """
+    Counts what is imported and what is not.
+
+    Args:
+        max_problems (`int`, *optional*): more of them end the import.
+        log ([`_ProblemLog`], *optional*): gets all of them.
+        ids (collection of `str`, *optional*): the videos and clips that are asked for.
+        questions (`bool`): whether the records are VidSTG's, of which entries and sentences are counted too.
+    """
+
+    def __init__(self, max_problems: int | None, log: _ProblemLog | None, ids: Collection[str] | None, questions: bool):
+        self.max_problems, self.log, self.ids, self.questions = max_problems, log, ids, questions
         self.counts: Counter[str] = Counter()
-        self.of_format: dict[str, int] = {}
+        self.of_format: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.first: ReadProblem | None = None
+        self.keys: set[str] = set()
+        self.videos: set[str] = set()
+        self.found: set[str] = set()
 
     @property
     def num_problems(self) -> int:
@@ -166,7 +237,7 @@ class _Tally:
         self.first = self.first or problem
         self.reasons[problem.reason] += 1
         if self.log is not None:
-            self.log.write(json.dumps(asdict(problem), ensure_ascii=False) + "\n")
+            self.log.write(problem)
         if self.max_problems is not None and self.num_problems > self.max_problems:
             raise ValueError(f"more than {self.max_problems} problems, nothing is written; the last: {problem}")
         if self.num_problems <= _SHOWN_PROBLEMS:
@@ -174,29 +245,30 @@ class _Tally:
         elif self.num_problems == _SHOWN_PROBLEMS + 1:
             logger.warning("there are more, which are counted%s", "" if self.log else " (--problems FILE keeps them)")
 
-    def counted(self, records: Iterable[Record], ids: Collection[str] | None) -> Iterator[Record]:
-        """Passes on the records that are asked for, once each."""
-        keys: set[str] = set()
-        videos: set[str] = set()
-        entries: set[int] = set()
+    def counted(self, path: str, records: Iterable[Record]) -> Iterator[Record]:
+        """Passes on the records of an input that are asked for, once each over all inputs."""
+        entries: set[int] = set()  # numbered in their file
         for number, record in enumerate(records, start=1):
             key, video_id = record_key(record), record["video_id"]
-            if ids is not None and video_id not in ids and key not in ids:
+            if self.ids is not None:
+                asked = {key, video_id}.intersection(self.ids)
+                if not asked:
+                    continue
+                self.found |= asked
+            if key in self.keys:
+                self(ReadProblem(path, number, "clip_id", f"{key} is there already", "duplicate_key", "record"))
                 continue
-            if key in keys:
-                self(ReadProblem("input", number, "clip_id", f"{key} is there already", "duplicate_key", "record"))
-                continue
-            keys.add(key)
-            videos.add(video_id)
+            self.keys.add(key)
+            self.videos.add(video_id)
             num_boxes = sum(map(len, record["bboxes"]))
             self.counts.update(records=1, boxes=num_boxes)
             self.counts["with_boxes" if num_boxes else "without_boxes"] += 1
-            metadata = record_metadata(record)
-            if "qtype" in metadata:
+            self.counts["videos"] = len(self.videos)
+            if self.questions:
+                metadata = record_metadata(record)
+                self.of_format["entries"] += metadata["entry"] not in entries
+                self.of_format[metadata["qtype"]] += 1
                 entries.add(metadata["entry"])
-                kind = metadata["qtype"]
-                self.of_format.update({"entries": len(entries), kind: self.of_format.get(kind, 0) + 1})
-            self.counts["videos"] = len(videos)
             yield record
 
 

@@ -26,8 +26,9 @@ import numpy as np
 from modeling_grove.grounded_caption import GroundedCaption, PhraseTrack, atomic_path
 
 from .command_line import emit, progress
-from .reading import read_records
+from .head_nouns import head_part
 from .record import from_record, record_metadata, to_record
+from .sources import iter_source
 from .statistics import PAPER, Statistics, statistics_table
 
 # Words that annotators, and captioning models, use for the same thing. A word stands in one row.
@@ -75,8 +76,6 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("brick wall", "wall"),
 )
 
-# Where the head of a noun phrase ends: "a cup" of "a cup on the table".
-_AFTER_HEAD = re.compile(r"\b(?:of|with|in|on|at|from|for|to|by|and|behind|under|that|who)\b", re.IGNORECASE)
 _ARTICLE = re.compile(r"\b(an?)(\s+)$", re.IGNORECASE)
 _VOWELS = "aeiou"
 _MIN_SIDE = 1.0  # pixels; a box that noise and the border make smaller stays as it was
@@ -299,9 +298,8 @@ def _find_synonym(
     rows = {word.casefold(): row for row in synonyms for word in row}
     if not rows:
         return None
-    head = _AFTER_HEAD.split(phrase, maxsplit=1)[0]
     # Longer words first, so that "chess board" is not taken for a board.
-    nouns = [*_word(*sorted(rows, key=len, reverse=True)).finditer(head)]
+    nouns = [*_word(*sorted(rows, key=len, reverse=True)).finditer(head_part(phrase))]
     noun = nouns[-1] if nouns else None
     row = rows[noun[0].casefold()] if noun else ()
     others = [word for word in row if noun and word.casefold() != noun[0].casefold()]
@@ -331,7 +329,13 @@ def _replaced(text: str, words: dict[str, str]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="INPUT", help="JSONL or JSON file of true records")
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        help="true records: JSONL or JSON file, shard, or folder or hf:// repository of shards",
+    )
+    parser.add_argument("--config", help="configuration of a repository of shards")
+    parser.add_argument("--split", help="split of a repository of shards")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE", help="JSONL to write the pseudo-labels to"
     )
@@ -345,8 +349,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--seed: expected a number of at least 0, got {args.seed}")
     model = LEVELS[args.level]
     before, after = Statistics(), Statistics()
+    records = (record for record, _ in iter_source(args.input, args.config, args.split))
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(args.output) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for number, record in enumerate(progress(read_records(args.input), "adding noise"), start=1):
+        for number, record in enumerate(progress(records, "adding noise"), start=1):
             try:
                 truth = from_record(record)
                 metadata = record_metadata(record)

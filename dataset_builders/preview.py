@@ -21,9 +21,11 @@ from modeling_grove.video_grove import VideoSource
 from .command_line import complain, emit, progress
 from .exporters.clips_to_export import first_frame
 from .record import Record, from_record
+from .record_checks import key_of
 from .sources import iter_source
 
 _LONGEST_SIDE = 960  # of the annotated videos; larger ones take long to write and do not fit a page
+_NO_KEY = "(no key)"
 _CANVAS = (232, 234, 238)  # where there is no picture
 
 _PAGE = """<!doctype html>
@@ -80,8 +82,8 @@ def choose(
     if keys is not None:
         wanted = set(keys)
         for item in items:
-            if _key(item[0]) in wanted:
-                wanted.remove(_key(item[0]))
+            if (key := key_of(item[0])) in wanted:
+                wanted.remove(key)
                 chosen.append(item)
             if not wanted:
                 break
@@ -112,7 +114,7 @@ def write_preview(
         videos (`Path`, *optional*): Folder with the source videos, for records without `mp4`.
         render (`bool`, defaults to `True`): Whether to write the annotated video.
     """
-    preview = Preview(_key(record))
+    preview = Preview(key_of(record) or _NO_KEY)
     try:
         caption = from_record(record)
     except ValueError as error:
@@ -132,9 +134,10 @@ def write_preview(
     except (ValueError, OSError) as error:
         preview.problem = str(error)
     if preview.sheet is None:
-        shape = (caption.num_frames, caption.height, caption.width, 3)
+        shown = _scaled(caption)
+        shape = (shown.num_frames, shown.height, shown.width, 3)
         empty = np.broadcast_to(np.array(_CANVAS, dtype=np.uint8), shape)  # one pixel in memory
-        caption.contact_sheet(empty, folder / f"{name}.png", show_objectness=scores)
+        shown.contact_sheet(empty, folder / f"{name}.png", show_objectness=scores)
         preview.sheet = f"{name}.png"
     return preview, caption
 
@@ -155,8 +158,13 @@ def _video(
     return videos / name, caption
 
 
-def _key(record: Record) -> str:
-    return f"{record.get('video_id')}_{record.get('clip_id')}"
+def _scaled(caption: GroundedCaption) -> GroundedCaption:
+    """The caption of a frame no larger than is shown: a record may state any size, and drawing needs a whole frame."""
+    scale = min(1.0, _LONGEST_SIDE / max(caption.width, caption.height))
+    width, height = (max(1, round(side * scale)) for side in (caption.width, caption.height))
+    factors = np.array([width / caption.width, height / caption.height] * 2)
+    tracks = tuple(replace(track, boxes=track.boxes * factors) for track in caption.tracks)
+    return replace(caption, width=width, height=height, tracks=tracks)
 
 
 def _page(title: str, previews: list[tuple[Preview, GroundedCaption | None]]) -> str:
@@ -218,7 +226,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--count", type=int, default=8, metavar="N", help="number of clips (default 8)")
     parser.add_argument("--keys", nargs="+", metavar="KEY", help="these clips ({video_id}_{clip_id}), not the first N")
     parser.add_argument("--seed", type=int, help="a random sample of the whole data set, not the first N")
-    parser.add_argument("--config", help="configuration of a repository of shards")
+    parser.add_argument(
+        "--config",
+        help="configuration of a repository of shards (default: the first one, with its clips if it has them)",
+    )
     parser.add_argument("--split", help="split of a repository of shards")
     parser.add_argument("--no-video", action="store_true", help="contact sheets only")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
@@ -230,7 +241,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"-n: expected at least 1, got {args.count}")
     if args.videos is not None and not args.videos.is_dir():
         raise ValueError(f"--videos: no folder {str(args.videos)!r}")
-    items = iter_source(args.source, args.config, args.split)
+    # Records and clips are in configurations of their own, and nobody looks at an empty canvas by choice.
+    items = iter_source(args.source, args.config, args.split, prefer_video=args.videos is None)
     if args.seed is not None or args.keys:
         items = progress(items, "choosing clips")
     chosen = choose(items, args.count, args.keys, args.seed)
@@ -239,7 +251,7 @@ def run(args: argparse.Namespace) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     previews = []
     for number, (record, mp4) in enumerate(progress(chosen, "drawing")):
-        name = f"{number:03d}_{re.sub(r'[^A-Za-z0-9_-]', '_', _key(record))[:80]}"
+        name = f"{number:03d}_{re.sub(r'[^A-Za-z0-9_-]', '_', key_of(record) or 'no_key')[:80]}"
         drawn = write_preview(record, mp4, args.output, name, videos=args.videos, render=not args.no_video)
         if drawn[0].problem is not None:
             complain(f"{drawn[0].key}: {drawn[0].problem}")

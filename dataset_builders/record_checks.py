@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise, zip_longest
 from pathlib import PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from .problems import Problem, is_valid, make_problem
 from .record import RECORD_FIELDS, from_record, record_key
 
 MAX_KEY_BYTES = 90  # a ustar header has 100 bytes for the name, with the extension
+MAX_SIDE = 65_536  # pixels, the limit of VP9 and AV1; a wrong size would fill the memory of whoever draws
 BORDER = 1.0  # pixels that annotation tools let boxes leave the frame by
 ROUNDING = 1e-3  # pixels that float32 may add at a border
 
@@ -194,6 +195,8 @@ def _check_clip(fields: dict[str, Any]) -> Iterator[Problem]:
     for name in ("fps", "width", "height"):
         if name in fields and not fields[name] > 0:
             yield make_problem("out_of_range", f"{name}: expected a positive number, got {fields[name]}")
+        elif name in fields and name != "fps" and fields[name] > MAX_SIDE:
+            yield make_problem("out_of_range", f"{name}: expected at most {MAX_SIDE} pixels, got {fields[name]}")
     first, last = fields.get("clip_start_frame"), fields.get("clip_end_frame")
     if first is not None and last is not None and not 0 <= first <= last:
         yield make_problem("clip_range", f"clip_end_frame: expected 0 <= clip_start_frame <= it, got {first}..{last}")
@@ -409,16 +412,14 @@ def _check_metadata(fields: dict[str, Any]) -> Iterator[Problem]:
     if not (text := fields.get("metadata")):
         return
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text)
+        # It is written again with every record: no infinity (1e999 is one), and no half of a surrogate pair.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         yield make_problem("bad_metadata", f"metadata: not JSON ({error})")
         return
     if not isinstance(value, dict):
         yield make_problem("bad_metadata", f"metadata: expected a JSON object, got {type(value).__name__}")
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
 
 
 __all__ = ["check_record", "key_of"]

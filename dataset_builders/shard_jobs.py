@@ -9,9 +9,10 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import connection, get_context
 from pathlib import Path
@@ -81,6 +82,10 @@ def make_shard(job: ShardJob, on_record: Callable[[int], None] = lambda done: No
     Returns:
         `dict` of JSON types: `index`; by configuration, `shards` (the manifest's entry) and `counts`; `missing`, the number of
         records of each video that is not there; `broken`, key, video and message of each clip that cannot be cut.
+
+    Raises:
+        `ValueError`: naming the record, if one cannot be written; [`ShardError`] if the shards could not be read back.
+        `OSError`: if the shards cannot be written.
     """
     missing: Counter[str] = Counter()
     broken: list[dict[str, str]] = []
@@ -100,13 +105,16 @@ def make_shard(job: ShardJob, on_record: Callable[[int], None] = lambda done: No
         nonlocal done
         for record in _records(job):
             name = record["video_fname"]
-            if not (folder / name).is_file():
+            if not os.path.isfile(folder / name):  # unlike `Path.is_file`, no error for names that no file can have
                 missing[name] += 1
             else:
                 try:
                     clip = _cut(record, folder / name)
                 except VideoDecodeError as error:
                     broken.append({"key": record_key(record), "video": name, "message": str(error)})
+                except OSError as error:
+                    message = f"{name}: cannot be read ({error.strerror or type(error).__name__})"
+                    broken.append({"key": record_key(record), "video": name, "message": message})
                 else:
                     metadata = {**record_metadata(record), "clip": clip.metadata()}
                     record["metadata"] = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
@@ -241,11 +249,26 @@ def _records(job: ShardJob) -> Iterator[Record]:
         for offset, length in job.lines.tolist():
             file.seek(offset)
             record = orjson.loads(file.read(length))
-            yield processed(record) if job.make_processed else to_record(from_record(record), record_metadata(record))
+            with _named(record):
+                ours = (
+                    processed(record) if job.make_processed else to_record(from_record(record), record_metadata(record))
+                )
+            yield ours
 
 
 def _dumped(record: Record) -> bytes:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    with _named(record):
+        return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+@contextmanager
+def _named(record: Mapping[str, Any]) -> Iterator[None]:
+    """Says of which record an error is."""
+    try:
+        yield
+    except ValueError as error:
+        what = f"the record {record_key(record)!r} cannot be written"
+        raise ValueError(f"{what} ({error}); take it out of the annotations") from error
 
 
 def _counted(record: Record) -> dict[str, int]:

@@ -55,6 +55,8 @@ _PLAN_VERSION = 1
 _CONFIG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _SPLIT = re.compile(r"[A-Za-z0-9]\w*", re.ASCII)  # `datasets` takes no dash in the name of a split
 _LOCK = "lock"
+_PLAN = "plan.json"
+_ANEW = "anew"  # folder for the work of --overwrite, until what it replaces is gone
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,19 +113,11 @@ def run(args: argparse.Namespace) -> int:
     folder = root / WORK_FOLDER / f"{args.config}.{args.split}"
     fingerprint = _fingerprint(args)
     with _only_run(folder):
-        if args.overwrite:
-            _clear(root, *place, folder)
+        _remove_leftovers(folder)
         made = 0
-        if not _is_finished(root, *place, folder, fingerprint):
-            for path in folder.glob(".*.tmp*"):  # of a run that was killed
-                path.unlink()
-            report = _set_aside(args, folder, fingerprint)
-            if args.rejected:
-                with atomic_path(args.rejected) as temporary:
-                    shutil.copyfile(folder / "rejected.jsonl", temporary)
-            if not report["accepted"]:
-                reasons = ", ".join(f"{reason} {entry['records']}" for reason, entry in report["errors"].items())
-                raise ValueError(f"none of the {report['records']} records can be used ({reasons or 'there is none'})")
+        if args.overwrite or not _is_finished(root, *place, folder, fingerprint):
+            set_aside = _set_aside_anew if args.overwrite else _set_aside
+            report = set_aside(args, folder, fingerprint)
             jobs = _plan(args, folder)
             results = {job.index: _result(job) for job in jobs}
             missing = [job for job in jobs if results[job.index] is None]
@@ -191,9 +185,23 @@ def _only_run(folder: Path) -> Iterator[None]:
         raise ValueError(f"{folder.name}: another run is making this split; wait for it") from None
 
 
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what a run that was killed, or refused, was in the middle of."""
+    for path in folder.glob(".*.tmp*"):
+        path.unlink()
+    if (folder / _ANEW).exists():
+        shutil.rmtree(folder / _ANEW)
+
+
 def _shards_on_disk(root: Path, config: str, split: str) -> list[Path]:
     names = (config, video_config(config))
     return sorted(path for name in names for path in (root / name).glob(f"{split}-*-of-*.tar"))
+
+
+def _is_whole(root: Path, shard: dict[str, Any]) -> bool:
+    """Whether a shard is there, and as long as it was made."""
+    path = root / shard["name"]
+    return path.is_file() and path.stat().st_size == shard["num_bytes"]
 
 
 def _clear(root: Path, config: str, split: str, folder: Path) -> None:
@@ -202,7 +210,7 @@ def _clear(root: Path, config: str, split: str, folder: Path) -> None:
         with changed_manifest(root) as manifest:
             remove_split(manifest, config, split)
     for path in (*_shards_on_disk(root, config, split), *folder.iterdir()):
-        if path.name != _LOCK:
+        if path.name not in (_LOCK, _ANEW):
             path.unlink()
 
 
@@ -219,28 +227,57 @@ def _is_finished(root: Path, config: str, split: str, folder: Path, fingerprint:
     if entry is not None:
         if entry["fingerprint"] != fingerprint:
             raise ValueError(f"{root} has {config}/{split} from other annotations or settings; {again}")
-        names = [shard["name"] for shard in entry["shards"]]
-        names += [
-            shard["name"] for shard in (split_entry(manifest, video_config(config), split) or {}).get("shards", [])
-        ]
-        if lost := [name for name in names if not (root / name).is_file()]:
-            raise ValueError(f"{root}: {lost[0]} of the manifest is not there; make the split again with --overwrite")
+        with_video = split_entry(manifest, video_config(config), split) or {"shards": []}
+        if lost := [shard for shard in entry["shards"] + with_video["shards"] if not _is_whole(root, shard)]:
+            what = f"{lost[0]['name']} of the manifest is not there with its {lost[0]['num_bytes']} bytes"
+            raise ValueError(f"{root}: {what}; make the split again with --overwrite")
         return True
-    plan = folder / "plan.json"
-    if plan.exists() and json.loads(plan.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
-        if any(folder.glob("shard-*.json")):
+    plan = folder / _PLAN
+    planned = json.loads(plan.read_text(encoding="utf-8"))["fingerprint"] if plan.exists() else None
+    if planned != fingerprint:
+        if found := _shards_on_disk(root, config, split):
+            if planned is None:
+                raise ValueError(f"{found[0]} is there, and no manifest says from where; {again}")
             raise ValueError(f"{root} has an unfinished {config}/{split} from other annotations or settings; {again}")
-        plan.unlink()
-    if not plan.exists() and (foreign := _shards_on_disk(root, config, split)):
-        raise ValueError(f"{foreign[0]} is there, and no manifest says from where; {again}")
+        for path in (plan, *folder.glob("shard-*.json")):
+            path.unlink(missing_ok=True)
     return False
 
 
+def _set_aside_anew(args: argparse.Namespace, folder: Path, fingerprint: str) -> dict[str, Any]:
+    """As [`_set_aside`], whatever is there of the split; that is removed, but not for annotations without a usable record."""
+    anew = folder / _ANEW
+    anew.mkdir()
+    report = _set_aside(args, anew, fingerprint)
+    _clear(args.output, args.config, args.split, folder)
+    for path in sorted(anew.iterdir(), key=lambda path: path.name == _PLAN):  # the plan last: it stands for the others
+        path.rename(folder / path.name)
+    anew.rmdir()
+    return report
+
+
 def _set_aside(args: argparse.Namespace, folder: Path, fingerprint: str) -> dict[str, Any]:
-    """Writes the valid records of the annotations, in the order of the shards, into `folder`; the validator's report."""
-    plan = folder / "plan.json"
-    if plan.exists():
-        return json.loads(plan.read_text(encoding="utf-8"))["report"]
+    """
+    Writes the valid records of the annotations, in the order of the shards, into `folder`; the validator's report.
+
+    Raises:
+        `ValueError`: if no record is valid.
+    """
+    plan = folder / _PLAN
+    if not plan.exists():
+        _validate(args, folder, fingerprint)
+    if args.rejected:
+        with atomic_path(args.rejected) as temporary:
+            shutil.copyfile(folder / "rejected.jsonl", temporary)
+    report = json.loads(plan.read_text(encoding="utf-8"))["report"]
+    if not report["accepted"]:
+        reasons = ", ".join(f"{reason} {entry['records']}" for reason, entry in report["errors"].items())
+        raise ValueError(f"none of the {report['records']} records can be used ({reasons or 'there is none'})")
+    return report
+
+
+def _validate(args: argparse.Namespace, folder: Path, fingerprint: str) -> None:
+    """Writes the records, valid and not, where the valid ones are, and last the plan."""
     validator = Validator()
     lines = array("q")  # offset and length, one pair after another
     order: list[bytes] = []
@@ -275,10 +312,9 @@ def _set_aside(args: argparse.Namespace, folder: Path, fingerprint: str) -> dict
         table = table[sorted(range(len(table)), key=order.__getitem__)]
     with atomic_path(folder / "lines.npy") as temporary:
         np.save(temporary, table)
-    with atomic_path(plan) as temporary:
+    with atomic_path(folder / _PLAN) as temporary:
         text = json.dumps({"fingerprint": fingerprint, "report": validator.report}, ensure_ascii=False)
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return validator.report
 
 
 def _plan(args: argparse.Namespace, folder: Path) -> list[ShardJob]:
@@ -313,8 +349,7 @@ def _result(job: ShardJob) -> dict[str, Any] | None:
     if not job.result.exists():
         return None
     result = _read_result(job)
-    paths = {job.root / shard["name"]: shard["num_bytes"] for shard in result["shards"].values()}
-    return result if all(path.is_file() and path.stat().st_size == size for path, size in paths.items()) else None
+    return result if all(_is_whole(job.root, shard) for shard in result["shards"].values()) else None
 
 
 def _describe(manifest: Manifest, args: argparse.Namespace) -> None:
@@ -367,4 +402,6 @@ def _as_text(summary: dict[str, Any]) -> str:
             f"missing), {summary['broken']} that cannot be cut",
             *(f"  {example}" for example in summary["examples"]),
         ]
+    if summary["missing"] or summary["broken"]:
+        lines.append("once videos were added or repaired, --overwrite tries again")
     return "\n".join(lines)

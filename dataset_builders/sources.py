@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from fsspec.core import url_to_fs
 
-from .reading import read_records
+from .reading import JsonError, parse_json, read_records
 from .record import Record
-from .tar_shards import iter_shard
+from .tar_shards import RawSample, ShardError, iter_shard
 
 MANIFEST_NAME = "manifest.json"
 RECORD_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
@@ -31,18 +32,24 @@ class ShardFile:
     num_samples: int | None = None
 
 
-def find_shards(source: str, config: str | None = None, split: str | None = None) -> list[ShardFile]:
+def find_shards(
+    source: str, config: str | None = None, split: str | None = None, *, prefer_video: bool = False
+) -> list[ShardFile]:
     """
     The shards of a data set, in the order of their names.
 
     Args:
         source (`str`):
             A tar, a pattern of tars, or a folder or repository as `python -m dataset_builders shard` writes it (local, or
-            `hf://datasets/org/name`). In a folder without a manifest every tar below it counts.
+            `hf://datasets/org/name`). A folder without a manifest may have its tars in one folder for each configuration.
         config (`str`, *optional*):
-            Configuration; by default that of [`default_config`].
+            Configuration; by default that of [`default_config`]. Without a manifest, the name of the folder with the tars,
+            needed where there are several.
         split (`str`, *optional*):
-            Split; needed where the configuration has several.
+            Split; needed where the configuration has several. Without a manifest, the tars named `{split}.tar` or
+            `{split}-00000-of-00012.tar`, by default all of them.
+        prefer_video (`bool`, *optional*, defaults to `False`):
+            Whether the default is the configuration with the clips of that one, where the split has them.
 
     Raises:
         `ValueError`: if there is nothing, or the configuration or split does not exist or has to be chosen.
@@ -53,23 +60,24 @@ def find_shards(source: str, config: str | None = None, split: str | None = None
         shards = [ShardFile(filesystem.unstrip_protocol(name)) for name in sorted(map(str, found))]
     elif filesystem.exists(f"{path}/{MANIFEST_NAME}"):
         try:
-            configs = json.loads(filesystem.cat_file(f"{path}/{MANIFEST_NAME}"))["configs"]
-            entries = _split_of(configs, source, config, split)["shards"]
+            configs = parse_json(filesystem.cat_file(f"{path}/{MANIFEST_NAME}"))["configs"]
+            entries = _split_of(configs, source, config, split, prefer_video)["shards"]
             root = filesystem.unstrip_protocol(path)
             return [ShardFile(_local(f"{root}/{entry['name']}"), int(entry["num_samples"])) for entry in entries]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (JsonError, KeyError, TypeError, AttributeError) as error:
             problem = f"{source}/{MANIFEST_NAME} is not what `shard` writes ({type(error).__name__}: {error})"
             raise ValueError(f"{problem}; write the data set again, or remove the file to take every tar") from error
     else:
-        pattern = f"{path}/{config or '**'}/{split or ''}*.tar"
-        shards = [ShardFile(filesystem.unstrip_protocol(name)) for name in sorted(map(str, filesystem.glob(pattern)))]
+        tars = sorted(map(str, filesystem.glob(f"{path}/{config or '**'}/*.tar")))
+        names = _only_folder(_of_split(tars, split), path, source)
+        shards = [ShardFile(filesystem.unstrip_protocol(name)) for name in names]
     if not shards:
         raise ValueError(f"no shards at {source!r}; expected a tar, a pattern of tars, or a folder that `shard` wrote")
     return [ShardFile(_local(shard.url)) for shard in shards]
 
 
 def iter_source(
-    source: str, config: str | None = None, split: str | None = None
+    source: str, config: str | None = None, split: str | None = None, *, prefer_video: bool = False
 ) -> Iterator[tuple[Record, bytes | None]]:
     """
     Yields the records of any data set, each with the mp4 of its clip where the shards have one.
@@ -77,7 +85,7 @@ def iter_source(
     Args:
         source (`str`):
             A JSONL or JSON file of records, or what [`find_shards`] takes.
-        config (`str`, *optional*), split (`str`, *optional*):
+        config (`str`, *optional*), split (`str`, *optional*), prefer_video (`bool`, *optional*):
             As for [`find_shards`].
 
     Raises:
@@ -87,9 +95,29 @@ def iter_source(
         for record in read_records(source):
             yield record, None
         return
-    for shard in find_shards(source, config, split):
+    for shard in find_shards(source, config, split, prefer_video=prefer_video):
         for sample in iter_shard(shard.url):
-            yield json.loads(sample.members["json"]), sample.members.get("mp4")
+            yield sample_record(sample), sample.members.get("mp4")
+
+
+def sample_record(sample: RawSample) -> Record:
+    """
+    The record of a sample, read as strictly as a line of a file (see `reading`); whether it is right is for `from_record` and
+    the validator to say.
+
+    Raises:
+        [`ShardError`]: with the reason `bad_json`, naming shard and sample, if its `json` is not one JSON object.
+    """
+    try:
+        record = parse_json(sample.members["json"])
+        if isinstance(record, dict):
+            return record
+        problem = f"json: expected an object, got {type(record).__name__}"
+    except JsonError as error:
+        problem = f"json: {f'{error.field}: ' if error.field else ''}{error}"
+    # What follows `?` in a URL may be a signature that nobody should find in a log.
+    place = f"{sample.shard.split('?')[0]}: sample {sample.index} ({sample.key!r})"
+    raise ShardError(f"{place}: {problem}", sample.shard, sample.index, sample.key, "bad_json")
 
 
 def default_config(configs: Mapping[str, Any]) -> str | None:
@@ -98,10 +126,15 @@ def default_config(configs: Mapping[str, Any]) -> str | None:
     return "default" if "default" in names else next(iter(names), None)
 
 
-def _split_of(configs: dict[str, Any], source: str, config: str | None, split: str | None) -> dict[str, Any]:
+def _split_of(
+    configs: dict[str, Any], source: str, config: str | None, split: str | None, prefer_video: bool
+) -> dict[str, Any]:
     """The manifest's entry of a split."""
     if config is None:
         config = default_config(configs)
+        with_video = configs.get(f"{config}_video")
+        if prefer_video and with_video and (split is None or split in with_video["splits"]):
+            config = f"{config}_video"
     if config not in configs:
         raise ValueError(f"{source!r} has no configuration {config!r}; expected one of {', '.join(configs)}")
     splits = configs[config]["splits"]
@@ -113,9 +146,32 @@ def _split_of(configs: dict[str, Any], source: str, config: str | None, split: s
     return splits[split]
 
 
+def _of_split(tars: list[str], split: str | None) -> list[str]:
+    """The tars that `shard` may have written for a split: those of `test_hard` are not those of `test`."""
+    name = re.compile(r".*" if split is None else rf"{re.escape(split)}(-\d+-of-\d+)?\.tar")
+    return [tar for tar in tars if name.fullmatch(PurePosixPath(tar).name)]
+
+
+def _only_folder(tars: list[str], root: str, source: str) -> list[str]:
+    """The tars, if they lie in one folder: several are configurations, which may hold the same clips."""
+    folders = sorted({str(PurePosixPath(tar).parent).removeprefix(root).strip("/") or "." for tar in tars})
+    if len(folders) > 1:
+        listed = ", ".join(folders)
+        raise ValueError(f"{source!r} has no {MANIFEST_NAME} and tars in {listed}; choose one of them as configuration")
+    return tars
+
+
 def _local(url: str) -> str:
     """A plain path in place of `file://`."""
     return url.removeprefix("file://")
 
 
-__all__ = ["MANIFEST_NAME", "RECORD_SUFFIXES", "ShardFile", "default_config", "find_shards", "iter_source"]
+__all__ = [
+    "MANIFEST_NAME",
+    "RECORD_SUFFIXES",
+    "ShardFile",
+    "default_config",
+    "find_shards",
+    "iter_source",
+    "sample_record",
+]

@@ -12,13 +12,14 @@ import os
 import re
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
-import fsspec
+from fsspec.core import url_to_fs
 
 from modeling_grove.grounded_caption import atomic_path
 
@@ -26,6 +27,7 @@ from .tar_members import BLOCK, PLAIN_FILES, Damage, TarMembers
 
 MAX_MEMBER_BYTES = 1 << 29  # half a gigabyte; a clip of ten seconds has about one megabyte
 _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # as webdataset and `datasets` split names
+_PAUSES = (0.3, 1.0, 3.0)  # seconds before each new connection, where one has dropped
 _FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 
 
@@ -146,7 +148,7 @@ def iter_shard(
     Raises:
         [`ShardError`]: for the first bad sample, if `on_problem` is not given. At the end of a file that was not written to
             its end, and around damage, the sample before it counts as bad, since it may lack members.
-        `OSError`: if the shard cannot be opened or read.
+        `OSError`: if the shard cannot be opened or read; a remote one once several connections in a row have failed.
     """
     name = os.fspath(shard)
     with _opened(name) as tar:
@@ -288,11 +290,68 @@ def _opened(shard: str) -> Iterator[TarMembers]:
         with open(shard, "rb") as local:
             yield TarMembers(local, os.fstat(local.fileno()).st_size)
         return
-    # A size of 0 makes the Hub's file system keep one connection open, and open it again when it breaks, instead of asking
-    # for every few megabytes anew.
-    options = {"block_size": 0} if shard.startswith("hf://") else {}
-    with fsspec.open(shard, "rb", **options) as remote:
+    with closing(_RemoteFile(shard)) as remote:
         yield TarMembers(cast(IO[bytes], remote), None)
+
+
+class _RemoteFile:
+    """A file that is read from its beginning on, over a new connection where one drops; whatever fails is an `OSError`."""
+
+    def __init__(self, url: str):
+        self._url, self._position = url, 0
+        # A size of 0 makes the Hub's file system keep one connection open instead of asking for every few megabytes anew.
+        options = {"block_size": 0} if url.startswith("hf://") else {}
+        try:
+            self._file = _connected(url, **options)
+        except Exception as error:
+            raise self._failure(_reason(error)) from error
+
+    def read(self, count: int) -> bytes:
+        """Up to `count` bytes, none only at the end of the file."""
+        pauses = iter(_PAUSES)
+        failure: Exception | None = None  # the first one; those of new connections only follow from it
+        while True:
+            try:
+                if failure is not None:
+                    self._file.close()
+                    self._file = _connected(self._url)
+                    self._file.seek(self._position)
+                data = self._file.read(count)
+            except Exception as error:  # each file system has the errors of its own HTTP client
+                failure = failure or _reason(error)
+                pause = None if _is_final(_reason(error)) else next(pauses, None)
+                if pause is None:
+                    raise self._failure(failure) from failure
+                time.sleep(pause)
+            else:
+                self._position += len(data)
+                return data
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _failure(self, error: Exception) -> OSError:
+        # What follows `?` in a URL may be a signature; clients' messages have URLs, and several lines.
+        text = re.sub(r"(://[^\s?'\"]*)\?[^\s'\")>]*", r"\1", " ".join(str(error).split()))
+        return OSError(f"{self._url.split('?')[0]}: cannot be read ({type(error).__name__}: {text})")
+
+
+def _connected(url: str, **options: int) -> Any:
+    filesystem, path = url_to_fs(url)  # `fsspec.open` would take a query for a pattern
+    return filesystem.open(path, "rb", **options)
+
+
+def _reason(error: Exception) -> Exception:
+    """Why a file could not be opened: the HTTP file system says of every reason that there is no such file."""
+    cause = error.__cause__
+    return cause if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) else error
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether a new connection would end the same: the server refuses, or cannot go on in the middle of a file."""
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    refused = isinstance(status, int) and 400 <= status < 500
+    return refused or isinstance(error, (FileNotFoundError, PermissionError, ValueError))
 
 
 __all__ = [

@@ -22,10 +22,10 @@ from modeling_grove.grounded_caption import atomic_path
 
 from .command_line import emit, progress
 from .problems import ERRORS, WARNINGS, Problem, is_valid, make_problem
-from .reading import JsonError, ReadProblem, parse_json, read_records
+from .reading import ReadProblem, read_records
 from .record import Record
 from .record_checks import check_record, key_of
-from .sources import RECORD_SUFFIXES, find_shards
+from .sources import RECORD_SUFFIXES, find_shards, sample_record
 from .tar_shards import ShardError, iter_shard
 
 _MEANINGS = ERRORS | WARNINGS
@@ -185,7 +185,7 @@ def _num_boxes(record: Any) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Checks records, counts what is wrong with them by reason, and sets bad ones aside. Errors are what would stop or "
-        "mislead something later; warnings are worth knowing. Ends with status 0 if there are no errors, else with 2."
+        "mislead something later; warnings are worth knowing. Ends with status 0 if there are records and no errors, else with 2."
     )
     parser.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="JSONL or JSON files of records, shards, or folders of shards"
@@ -228,6 +228,8 @@ def run(args: argparse.Namespace) -> int:
                 accepted(record)
             else:
                 rejected({"record": record, "problems": [dataclasses.asdict(problem) for problem in problems]})
+        if not (validator.report["records"] or validator.report["unreadable"]):
+            raise ValueError(f"no records in {', '.join(map(repr, args.sources))}; expected at least one")
     emit(validator.report, _as_text(validator.report), as_json=args.json)
     return 0 if validator.is_valid else 2
 
@@ -249,10 +251,11 @@ def _read(
     for shard in find_shards(source, args.config, args.split):
         for sample in iter_shard(shard.url, on_problem=on_sample):
             try:
-                yield parse_json(sample.members["json"])
-            except JsonError as error:
-                place = f"{shard.url}: sample {sample.index} ({sample.key!r})"
-                set_aside(validator.count_unreadable(f"{place}: {error}"))
+                record = sample_record(sample)
+            except ShardError as error:
+                on_sample(error)
+            else:
+                yield record
 
 
 @contextmanager
@@ -261,6 +264,7 @@ def _writing(path: Path | None) -> Iterator[Callable[[Any], None]]:
     if path is None:
         yield lambda value: None
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Half a character, which UTF-8 cannot hold, is written as the escape that JSON has for it.
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
 

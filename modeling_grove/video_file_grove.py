@@ -46,6 +46,7 @@ class Timeline:
     fps: float
     times: np.ndarray  # (N,) seconds from the first frame
     variable: bool = False
+    indexed: bool = False  # from an index with one entry a frame, so that a packet is a frame
     pts: np.ndarray | None = None  # (N,) in the stream's time base; None: frames can only be counted
     keyframes: np.ndarray | None = None  # (K, 2): timestamp not after the keyframe's own, and where to seek for it
 
@@ -75,6 +76,7 @@ class VideoFile:
     def __init__(self, file: str | IO[bytes], name: str, source_fps: float | None):
         self.file, self.name = file, name
         self.errors: list[str] = []
+        self._spared = -1  # last frame that was there but not decoded
         with self._container() as (container, stream):
             timeline = self._indexed_timeline(container, stream, source_fps)
         if timeline is None:
@@ -93,7 +95,7 @@ class VideoFile:
         """
         remaining, last_wanted = set(wanted.tolist()), int(wanted[-1])
         size, previous = None, -1
-        for index, frame in self._frames(int(wanted[0]), num_threads):
+        for index, frame in self._frames(wanted, num_threads):
             if index <= previous:
                 continue
             previous = index
@@ -107,7 +109,7 @@ class VideoFile:
                 break
         else:
             # The stream ended early: the container promised more frames than it holds.
-            self.num_frames = previous + 1
+            self.num_frames = max(previous, self._spared) + 1
         reason = f" ({len(self.errors)} errors, the first: {self.errors[0]})" if self.errors else ""
         if len(remaining) == len(wanted):
             raise VideoDecodeError(
@@ -173,7 +175,7 @@ class VideoFile:
         # A keyframe is never decoded later than its place in display order.
         keyframes = np.array([(pts[i], dts[i]) for i, entry in enumerate(entries) if entry.is_keyframe])
         times = (pts - first) * float(stream.time_base or 0)
-        return Timeline(source_fps or _rate(stream, times), times, False, pts, keyframes)
+        return Timeline(source_fps or _rate(stream, times), times, False, True, pts, keyframes)
 
     def _scanned_timeline(self, container: InputContainer, stream: VideoStream, source_fps: float | None) -> Timeline:
         """The timeline from the timestamps of all packets, read without decoding them."""
@@ -199,11 +201,11 @@ class VideoFile:
         mean = times[-1] / max(len(times) - 1, 1)
         drift = np.abs(times - np.arange(len(times)) * mean).max()
         variable = bool(drift > max(0.5 * mean, CLOCK_TOLERANCE))
-        return Timeline(source_fps or _rate(stream, times), times, variable, pts, keyframes.reshape(-1, 2))
+        return Timeline(source_fps or _rate(stream, times), times, variable, False, pts, keyframes.reshape(-1, 2))
 
-    def _frames(self, first: int, num_threads: int) -> Iterator[tuple[int, VideoFrame]]:
-        """(index, decoded frame) in display order, from the last keyframe before frame `first` or from the start."""
-        pts, keyframes = self.timeline.pts, self.timeline.keyframes
+    def _frames(self, wanted: np.ndarray, num_threads: int) -> Iterator[tuple[int, VideoFrame]]:
+        """(index, decoded frame) in display order, from the last keyframe before the first wanted one or from the start."""
+        pts, keyframes, first = self.timeline.pts, self.timeline.keyframes, int(wanted[0])
         before: list[tuple[int, int]] = []
         if pts is not None and keyframes is not None:
             # The nearest keyframe and the one before it, as a container may seek too far; the first is the start.
@@ -222,8 +224,21 @@ class VideoFile:
                     if head is None or not head.is_keyframe or head.pts is None or head.pts > pts[first]:
                         continue
                     packets = chain([head], packets)
+                if self.timeline.indexed and pts is not None:
+                    packets = self._sparing(packets, stream, pts, set(pts[wanted].tolist()))
                 yield from self._decoded(packets)
                 return
+
+    def _sparing(
+        self, packets: Iterable[Packet], stream: VideoStream, pts: np.ndarray, wanted: set[int]
+    ) -> Iterator[Packet]:
+        """The packets; those of frames that are neither wanted nor referred to by others are not decoded."""
+        for packet in packets:
+            stream.codec_context.skip_frame = "DEFAULT"
+            if packet.pts is not None and packet.pts not in wanted:
+                stream.codec_context.skip_frame = "NONREF"
+                self._spared = max(self._spared, int(np.searchsorted(pts, packet.pts)) if packet.size else -1)
+            yield packet
 
     def _decoded(self, packets: Iterable[Packet]) -> Iterator[tuple[int, VideoFrame]]:
         pts, count = self.timeline.pts, 0
@@ -245,7 +260,8 @@ class VideoFile:
     def _rgb(self, frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
         """The frame upright, `(H, W, 3)` uint8."""
         try:
-            array = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+            # By default every frame starts as many threads as there are processors, which takes longer than converting it.
+            array = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], threads=1)
         except (av.FFmpegError, ValueError) as error:
             raise VideoDecodeError(
                 f"{self.name}: cannot convert {frame.format.name} frames to RGB ({_reason(error)}); re-encode the video"

@@ -1,10 +1,13 @@
 """What the repository promises at its front door: the examples of the README run, and what it carries is what its commands make."""
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.report import table
 from examples.make_clip import background, draw_frame
@@ -70,3 +73,18 @@ def test_demo_checkpoint_is_small_and_current(demo_checkpoint):
     for name in ("text_config", "vision_config", "grounding_config"):
         assert getattr(saved, name).hidden_size == getattr(ours, name).hidden_size
     assert (saved.video_token_id, saved.det_token_id) == (ours.video_token_id, ours.det_token_id)
+
+
+@pytest.mark.slow
+def test_the_page_on_data_sets_runs_as_printed(tmp_path):
+    """In order, in an empty folder: each command by itself, as a reader would."""
+    page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 6
+    for language, text in blocks:
+        command = ["bash", "-ec", text] if language == "bash" else [sys.executable, "-c", text]
+        run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert run.returncode == 0, f"{text}\n{run.stderr}"
+    assert len(list((tmp_path / "preview").glob("*.png"))) == 2
+    assert (tmp_path / "exports" / "coco.json").stat().st_size > 1000

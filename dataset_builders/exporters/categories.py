@@ -5,19 +5,11 @@ from __future__ import annotations
 import re
 from typing import Literal, get_args
 
+from dataset_builders.head_nouns import head_noun
+
 CategoryKind = Literal["phrase", "head", "single"]
 CATEGORY_KINDS: tuple[CategoryKind, ...] = get_args(CategoryKind)
 
-# What follows one of these in a noun phrase belongs to its head: a cup | of tea, a man | wearing a hat, a dog | that barks.
-_AFTER_HEAD = (
-    "of in on with without at from to for by near behind under over above below beside between inside into onto next "
-    "against around along across through that which who whose wearing holding and or"
-)
-# Unless it is "of" after one of these: two slices of | bread, both of | the hands.
-_QUANTITIES = (
-    "all any both bit bunch couple each few group half handful lot lots many most none number one pair pairs part piece "
-    "pieces several slice slices some three two"
-)
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -30,8 +22,7 @@ def head_word(phrase: str) -> str:
     """
     The noun that a phrase is about, in lower case: "dog" of "the small brown dog on a sofa".
 
-    A rule of thumb for short English noun phrases: the last word before a preposition or a relative clause. It keeps
-    plurals, and takes a compound's last word ("board" of "a cutting board").
+    It is found as [`head_noun`] does; of a phrase without a word it is the phrase.
 
     Example:
 
@@ -40,14 +31,7 @@ def head_word(phrase: str) -> str:
     'bread'
     ```
     """
-    head = ""
-    for word in re.findall("[^\\W_]+(?:['\u2019-][^\\W_]+)*", phrase.lower()):
-        if word == "of" and head in _QUANTITIES.split():
-            continue
-        if head and word in _AFTER_HEAD.split():
-            break
-        head = word
-    return head or xml_text(phrase.lower())
+    return head_noun(phrase) or xml_text(phrase.lower())
 
 
 class Categories:

@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from dataset_builders.record import from_record, record_metadata
+from dataset_builders.record import from_record, record_metadata, sample_key
+from dataset_builders.record_checks import key_of
 from modeling_grove.grounded_caption import GroundedCaption
 
 from .categories import Categories, CategoryKind
@@ -63,8 +64,11 @@ class Clip(NamedTuple):
     first_frame: int
 
     def video(self, kind: VideoKind) -> tuple[str, int]:
-        """File name of the source video, or of the clip's own one, and the source frame that is its frame 0."""
-        return (self.caption.video_fname, 0) if kind == "source" else (f"{self.key}.mp4", self.first_frame)
+        """File name of the source video, or of the clip's own one in its shard, and the source frame that is its frame 0."""
+        if kind == "source":
+            return self.caption.video_fname, 0
+        name = sample_key({"video_id": self.caption.video_id, "clip_id": self.caption.clip_id})
+        return f"{name}.mp4", self.first_frame
 
 
 class Clips:
@@ -93,7 +97,7 @@ class Clips:
         try:
             caption, first = from_record(record), first_frame(record)
         except ValueError as error:
-            name = f"{record.get('video_id')}_{record.get('clip_id')}"
+            name = key_of(record) or "without a key"
             raise ValueError(f"record {name}: {error} (`validate` sets such records aside)") from None
         if not _FILE_NAME.fullmatch(caption.key) or caption.key.startswith("."):
             raise ValueError(f"record {caption.key!r}: no name for a file; rename its video_id")
@@ -125,7 +129,7 @@ def first_frame(record: Mapping[str, Any]) -> int:
     if cut is None:
         return int(record["clip_start_frame"])
     first = cut.get("first_frame") if isinstance(cut, dict) else None
-    if not isinstance(first, int) or not 0 <= first <= record["clip_start_frame"]:
+    if not isinstance(first, int) or isinstance(first, bool) or not 0 <= first <= record["clip_start_frame"]:
         start = record["clip_start_frame"]
         raise ValueError(f"metadata: expected clip.first_frame in 0..{start}, where the clip starts, got {first!r}")
     return first

@@ -7,6 +7,7 @@ import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from modeling_grove.drawing_grove import PALETTE
 
@@ -51,7 +52,8 @@ def write_label_studio(
         categories (`"phrase"`, `"head"` or `"single"`): What a label is, see [`Categories`].
         video (`"source"` or `"clip"`): The video of the task: the source video, or the clip itself, cut out as in a shard.
         video_root (`str`, *optional*):
-            What to write before the video's name: a URL with a slash at its end, or `/data/local-files/?d=videos/`.
+            What to write before the video's name: a URL with a slash at its end, or `/data/local-files/?d=videos/`. The
+            name is quoted as URLs need it; without a root it is written as it is.
 
     Raises:
         `ValueError`: if a record is not valid, two have the same key, or the folder is not empty.
@@ -87,7 +89,8 @@ def _task(clip: Clip, names: list[str], video: VideoKind, video_root: str) -> di
         regions.append({**region, "score": score, "meta": {"text": [track.phrase]}})
     text = {"id": "caption", "type": "textarea", "from_name": "caption", "to_name": "video"}
     regions.append({**text, "value": {"text": [caption.caption]}})
-    data = {"video": f"{video_root}{name}", "fps": caption.fps, "key": clip.key, "caption": caption.caption}
+    place = f"{video_root}{quote(name)}" if video_root else name
+    data = {"video": place, "fps": caption.fps, "key": clip.key, "caption": caption.caption}
     return {"data": data, "predictions": [{"model_version": "grove", "result": regions}]}
 
 

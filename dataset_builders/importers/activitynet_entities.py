@@ -63,7 +63,7 @@ def import_activitynet_entities(
     on_problem: OnProblem | None = None,
     *,
     videos: str | os.PathLike[str] | None = None,
-    video_ids: Collection[str] | None = None,
+    ids: Collection[str] | None = None,
 ) -> Iterator[Record]:
     """
     Yields one record for every segment, with the segment's number as `clip_id`. The metadata has the segment's `tokens`,
@@ -76,8 +76,8 @@ def import_activitynet_entities(
             Gets every segment that is left out. By default the first one raises.
         videos (path, *optional*):
             Folder of videos, `v_....mp4` and the like, in it or below it.
-        video_ids (collection of `str`, *optional*):
-            The videos to import; by default all.
+        ids (collection of `str`, *optional*):
+            What to import: videos by their id, segments by their key (`v_x_3`); by default all.
 
     Raises:
         `ValueError`: in one line, if a file cannot be read, or for the first problem without `on_problem`.
@@ -95,15 +95,18 @@ def import_activitynet_entities(
     if not references:
         raise ValueError(f"{documents[0][0] if documents else 'no file'}: expected a reference file with `annotations`")
     folder = None if videos is None else _Folder(Path(videos))
+    asked_videos = None if ids is None else {*ids, *(key.rpartition("_")[0] for key in ids)}
     for name, reference in references:
         source = Source(name, on_problem)
         for number, (video_id, value) in enumerate(reference.items(), start=1):
-            if video_ids is not None and video_id not in video_ids:
+            if asked_videos is not None and video_id not in asked_videos:
                 continue
             maker = source.attempt(number, _Maker, video_id, value, folder, scaled.get(video_id), within=video_id)
             if maker is None:
                 continue
             for segment_id in maker.segments.value:
+                if ids is not None and video_id not in ids and _key(video_id, segment_id) not in ids:
+                    continue
                 within = f"{video_id}.segments.{segment_id}"
                 record = source.attempt(number, maker.record, segment_id, within=within)
                 if record is not None:
@@ -164,7 +167,7 @@ class _Maker:
         fields, video = Fields(self.segments.get(segment_id)), self._probed
         if isinstance(video, FieldError):
             raise video
-        clip_id = Fields({"segment": segment_id}).integer("segment")
+        clip_id = _clip_id(segment_id)
         tokens = fields.items("tokens")
         if not tokens or any(not isinstance(token, str) for token in tokens):
             raise FieldError("wrong_type", "tokens", "expected strings")
@@ -192,6 +195,18 @@ class _Maker:
         if self.scaled.has("rwidth") and self.scaled.has("rheight"):
             width, height = self.scaled.size("rwidth", "rheight")
         return np.array([video.width / width, video.height / height] * 2)
+
+
+def _clip_id(segment_id: str) -> int:
+    return Fields({"segment": segment_id}).integer("segment")
+
+
+def _key(video_id: str, segment_id: str) -> str | None:
+    """The key of a segment's record; `None` if it cannot have one."""
+    try:
+        return f"{video_id}_{_clip_id(segment_id)}"
+    except FieldError:
+        return None
 
 
 def _frames(fields: Fields, video: _Video) -> tuple[list[int], tuple[int, int]]:

@@ -7,22 +7,22 @@ The fields are those that the original's loaders read from their pickles. Accept
 pickles (`{"video_0": {...}}`, one a line or all in one `.json`), the names that the original's inference writes (`pred_bboxes`,
 `pred_labels`, `pred_phrases`, `pred_text`), numbers as strings, quotes around the caption, labels that differ from their phrase
 in case or outer blanks, phrases that the caption does not tag or that are listed more often than it has them, no boxes (`null`)
-in a frame, and, as in the original's loader, one frame less than the clip has at 5 frames a second.
+in a frame, and, as in the original's loader, one frame less than the clip has at 5 frames a second. What only our records have
+(which frames, their times, the tracks, the metadata) is taken over where an entry has it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dataset_builders.reading import Entry, OnProblem, read_entries
-from dataset_builders.record import Record
-from modeling_grove.grounded_caption import GroundedCaption
+from dataset_builders.record import RECORD_FIELDS, Record, from_record, record_metadata
 from modeling_grove.text_grove import locate_phrases, read_tagged_caption
 from modeling_grove.video_grove import sampled_frame_indices
 
-from .entries import FieldError, Fields, Source, as_box, finished, kind_of
+from .entries import FieldError, Fields, Source, as_box, as_integer, as_number, finished, kind_of
 
 # Field: what else it may be called.
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -40,13 +40,16 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "bboxes": ("pred_bboxes",),
     "labels": ("pred_labels",),
 }
+# Fields that only our records have. Tracks are read together: one of these alone says nothing of whose the boxes are.
+_OWN_FIELDS = RECORD_FIELDS[len(_NAMES) :]
+_TRACK_FIELDS = ("track_phrases", "track_ids", "scores")
 _QUOTES = ('"', "'")
 
 
 def import_released(path: str | os.PathLike[str], on_problem: OnProblem | None = None) -> Iterator[Record]:
     """
-    Yields the records of a file of `ekazakos/HowToGround1M` or `ekazakos/iGround`. Fields beyond the known ones are kept
-    in the metadata.
+    Yields the records of a file of `ekazakos/HowToGround1M` or `ekazakos/iGround`. Fields beyond those of a record are kept
+    in the metadata, beside what the entry's own `metadata` has.
 
     Args:
         path (path or URL):
@@ -59,12 +62,23 @@ def import_released(path: str | os.PathLike[str], on_problem: OnProblem | None =
     """
     source = Source.of(path, on_problem)
     for entry in read_entries(path, on_problem):
-        record = source.attempt(entry.number, _record, entry, within=entry.key or "")
+        record = source.attempt(entry.number, read_released, entry, within=entry.key or "")
         if record is not None:
             yield record
 
 
-def _record(entry: Entry) -> Record:
+def is_ours(value: Mapping[str, Any]) -> bool:
+    """Whether an object has a field that only our records have."""
+    return any(value.get(name) is not None for name in _OWN_FIELDS)
+
+
+def read_released(entry: Entry) -> Record:
+    """
+    The record of one entry.
+
+    Raises:
+        `ValueError`: a [`FieldError`] where one field is to blame.
+    """
     value = dict(entry.value)
     for name, others in _NAMES.items():
         found = [other for other in others if value.get(other) is not None]
@@ -78,12 +92,14 @@ def _record(entry: Entry) -> Record:
     fps, (width, height) = fields.fps(), fields.size()
     first, last = fields.frame_range("clip_start_frame", "clip_end_frame")
     bboxes, labels = _boxes_and_labels(fields)
-    indices = sampled_frame_indices(fps, first, last)
-    if len(bboxes) not in (len(indices) - 1, len(indices)) or not bboxes:
-        expected = f"frames {first}..{last} at {fps:g} fps are {len(indices)} at 5 fps"
-        raise FieldError("frame_count", fields.where("bboxes"), f"{len(bboxes)} frames, but {expected}")
+    indices = _frame_indices(fields, len(bboxes), (fps, first, last))
     caption, tagged, phrases = _text(fields, labels)
-    grounded = GroundedCaption.from_dict(
+    exact = {name: value[name] for name in _TRACK_FIELDS if fields.has(name)}
+    if not {"track_phrases", "track_ids"} <= exact.keys():
+        exact = {}
+    if fields.has("timestamps"):
+        exact["timestamps"] = [as_number(item, f"timestamps[{n}]") for n, item in enumerate(fields.items("timestamps"))]
+    grounded = from_record(
         {
             "video_id": fields.text("video_id"),
             "clip_id": fields.integer("clip_id"),
@@ -98,10 +114,34 @@ def _record(entry: Entry) -> Record:
             "phrases": phrases,
             "bboxes": bboxes,
             "labels": labels,
-            "frame_indices": indices[: len(bboxes)],
+            "frame_indices": indices,
+            **exact,
         }
     )
-    return finished(grounded, {name: item for name, item in value.items() if name not in _NAMES})
+    read = {*_NAMES, *exact, "frame_indices", "metadata"}
+    return finished(grounded, {name: item for name, item in value.items() if name not in read} | _metadata(fields))
+
+
+def _frame_indices(fields: Fields, count: int, clip: tuple[float, int, int]) -> list[int]:
+    """The source frames that are annotated: those that the entry names, or else the first of the sampled ones."""
+    if fields.has("frame_indices"):
+        given = fields.items("frame_indices")
+        if len(given) != count:
+            raise FieldError("length_mismatch", "frame_indices", f"{len(given)} frames, but bboxes has {count}")
+        return [as_integer(item, f"frame_indices[{n}]") for n, item in enumerate(given)]
+    sampled = sampled_frame_indices(*clip)
+    if not count or count not in (len(sampled) - 1, len(sampled)):
+        expected = f"frames {clip[1]}..{clip[2]} at {clip[0]:g} fps are {len(sampled)} at 5 fps"
+        raise FieldError("frame_count", fields.where("bboxes"), f"{count} frames, but {expected}")
+    return sampled[:count]
+
+
+def _metadata(fields: Fields) -> dict[str, Any]:
+    """What the entry's own metadata has."""
+    try:
+        return record_metadata(fields.value)
+    except RecursionError:
+        raise FieldError("too_deep", "metadata", "lists or objects are nested too deep") from None
 
 
 def _boxes_and_labels(fields: Fields) -> tuple[list[list[list[float]]], list[list[str]]]:
@@ -186,4 +226,4 @@ def _unquoted(text: str) -> str:
     return inner.strip() if text[:1] in _QUOTES and text[-1:] == text[:1] and text[0] not in inner and inner else text
 
 
-__all__ = ["import_released"]
+__all__ = ["import_released", "is_ours", "read_released"]

@@ -287,6 +287,29 @@ class TestJsonLines:
         rows = GroundedCaptions(data_files={"test": str(path)}).as_streaming_dataset(split="test")
         assert_are(rows, records)
 
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_a_file_may_have_released_ones_and_records(self, tmp_path: Path, released: list, records: list, order: int):
+        described = {**released[2], "metadata": '{"source": "x"}'}
+        entries = [released[0], records[1], described, {"v0_3": records[3]}][::order]
+        path = self.write(tmp_path / "mixed.jsonl", entries)
+        rows = [*GroundedCaptions(data_files=str(path), max_bad_lines=0).as_streaming_dataset(split="train")][::order]
+        assert keys(rows) == [*map(record_key, records[:4])]
+        assert [rows[1]["json"], rows[3]["json"]] == [records[1], records[3]]
+        assert rows[2]["json"]["metadata"] == described["metadata"]
+        for row, entry in zip(rows[::2], released[:3:2], strict=True):
+            assert from_record(row["json"]).merged() == from_record(entry).merged()
+
+    def test_boxes_of_released_ones_are_checked(self, tmp_path: Path, released: list, caplog: pytest.LogCaptureFixture):
+        outside, empty = (json.loads(json.dumps(released[0])) for _ in range(2))
+        outside["bboxes"][0][0] = [10, 10, 200, 40]
+        empty["bboxes"][0][0] = [10, 10, 10, 40]
+        path = self.write(tmp_path / "iGround_val_set_raw.jsonl", [outside, released[0], empty])
+        with caplog.at_level(logging.WARNING):
+            assert len([*GroundedCaptions(data_files=str(path)).as_streaming_dataset(split="train")]) == 1
+        messages = [record.getMessage() for record in caplog.records]
+        assert f"{path}: line 1: bboxes[0][0]: " in messages[0] and "leaves the frame of 64 x 48" in messages[0]
+        assert f"{path}: line 3: bboxes[0][0]: " in messages[1] and "has no area" in messages[1]
+
     def test_bad_lines_are_counted_and_named(self, tmp_path: Path, records: list, caplog: pytest.LogCaptureFixture):
         bad = [{**records[0], "fps": "fast"}, '{"video_id": ']
         path = self.write(tmp_path / "own.jsonl", [records[0], bad[0], records[1], bad[1], records[2]])

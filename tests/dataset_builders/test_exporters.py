@@ -270,6 +270,11 @@ def test_written_twice_is_the_same(name, records, tmp_path):
         ({"video_id": "../bad"}, r"'../bad_5': no name for a file"),
         ({"bboxes": 3}, "record bad_5: not a record"),
         ({"metadata": '{"clip": {"first_frame": 9}}'}, r"record bad_5: metadata: expected clip.first_frame in 0..0"),
+        (
+            {"metadata": '{"clip": {"first_frame": false}}'},
+            r"record bad_5: metadata: expected clip.first_frame in 0..0",
+        ),
+        ({"clip_id": None}, r"record without a key: "),
     ],
 )
 def test_a_bad_record_leaves_nothing(name, change, message, records, tmp_path):
@@ -308,6 +313,7 @@ def test_a_file_is_replaced_when_the_new_one_is_complete(records, tmp_path):
         ("both of the Hands", "hands"),
         ("another man who runs", "man"),
         ("a T-shirt", "t-shirt"),
+        ("the next cup", "cup"),
         ("him", "him"),
         ("of", "of"),
         ("?!", "?!"),

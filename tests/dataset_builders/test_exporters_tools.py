@@ -186,6 +186,10 @@ def test_cvat_tracks(record, tmp_path):
     assert root.findtext("meta/source") == "film.mp4"
     assert [root.findtext(f"meta/task/original_size/{side}") for side in ("width", "height")] == ["320", "240"]
     assert {box.findtext("attribute[@name='phrase']") for box in root.iter("box")} == {"A cat", "a red ball"}
+    # Every track has its own label, not just the file all of them.
+    assert [label.text for label in root.iterfind("meta/task/labels/label/name")] == ["cat", "ball"]
+    tracks = [(track.get("label"), {phrase.text for phrase in track.iter("attribute")}) for track in root.iter("track")]
+    assert tracks == [("cat", {"A cat"}), ("ball", {"a red ball"})]
     labels = json.loads((tmp_path / "cvat" / "labels.json").read_text())
     assert [label["name"] for label in labels] == ["cat", "ball"]
     assert {label["attributes"][0]["name"] for label in labels} == {"phrase"}
@@ -232,6 +236,39 @@ def test_label_studio_lifespans(record, tmp_path):
     config = (tmp_path / "tasks" / "labeling_config.xml").read_text()
     assert '<Label value="a cat" background="#ff5252" />' in config
     assert 'frameRate="$fps"' in config
+
+
+@pytest.mark.parametrize("kind", ["phrase", "head", "single"])
+def test_every_track_has_the_label_of_its_phrase(kind, record, tmp_path):
+    """Also in the second clip, whose categories are not the first ones of the export."""
+    categories = Categories(kind)
+    clips = [make_record("a", 0, instances=2), record]
+    write_cvat(clips, tmp_path / "cvat", categories=kind)
+    write_label_studio(clips, tmp_path / "tasks", categories=kind)
+    tasks = {task["data"]["key"]: task for task in json.loads((tmp_path / "tasks" / "tasks.json").read_text())}
+    for clip in clips:
+        phrases = [track.phrase for track in from_record(clip).tracks]
+        expected = [(categories.name(phrase), phrase) for phrase in phrases]
+        root = ET.parse(tmp_path / "cvat" / f"{clip['video_id']}_{clip['clip_id']}.xml").getroot()
+        assert [(track.get("label"), track.findtext("box/attribute")) for track in root.iter("track")] == expected
+        *regions, _ = tasks[f"{clip['video_id']}_{clip['clip_id']}"]["predictions"][0]["result"]
+        found = [(region["value"]["labels"], region["meta"]["text"]) for region in regions]
+        assert found == [([name], [phrase]) for name, phrase in expected]
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "expected"),
+    [
+        ({"video_fname": "day 1/50% & #2?.mp4"}, {"video_root": "https://host/"}, "https://host/day%201/50%25%20%26%20%232%3F.mp4"),
+        ({"video_fname": "day 1/50% & #2?.mp4"}, {}, "day 1/50% & #2?.mp4"),
+        ({"video_id": "__abc"}, {"video_root": "https://host/", "video": "clip"}, "https://host/~__abc_3.mp4"),
+        ({"video_id": "_abc"}, {"video": "clip"}, "_abc_3.mp4"),
+    ],
+)  # fmt: skip
+def test_names_of_videos_are_those_of_urls_and_shards(fields, options, expected, record, tmp_path):
+    write_label_studio([record | fields], tmp_path / "tasks", **options)
+    (task,) = json.loads((tmp_path / "tasks" / "tasks.json").read_text())
+    assert task["data"]["video"] == expected
 
 
 def test_label_studio_without_frames_between(tmp_path):

@@ -2,6 +2,7 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from dataset_builders.importers.pointing import import_pointing
 from dataset_builders.importers.released import import_released
 from dataset_builders.importers.vidstg import import_vidstg
 from dataset_builders.reading import ReadProblem
-from dataset_builders.record import from_record, processed, record_key, record_metadata, to_record
+from dataset_builders.record import RECORD_FIELDS, from_record, processed, record_key, record_metadata, to_record
 from tests.dataset_builders import released_files
 from tests.records import make_caption, make_videos
 
@@ -95,7 +96,42 @@ def test_further_fields_are_kept_in_the_metadata(tmp_path: Path) -> None:
     [imported] = import_released(
         released_files.write(tmp_path / "a.jsonl", [{**record, "scores": [[0.5]], "source": "x"}])
     )
-    assert record_metadata(imported) == {"scores": [[0.5]], "source": "x"}
+    assert record_metadata(imported) == {"scores": [[0.5]], "source": "x"}  # no tracks say whose these scores are
+
+
+@pytest.mark.parametrize("names", [RECORD_FIELDS[13:], ("metadata",), ("frame_indices", "timestamps", "metadata")])
+def test_what_only_our_records_have_is_taken_over(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Frames that begin later than the original's would, in a file of both kinds."""
+    caption = make_caption(end_frame=49, instances=2)
+    frames = np.arange(0, 49, 5) + (2 if "frame_indices" in names else 0)
+    record = to_record(replace(caption, frame_indices=frames, timestamps=frames / 25 + 0.01), {"source": "x"})
+    entry = {name: record[name] for name in (*RECORD_FIELDS[:13], *names)}
+    path = released_files.write(tmp_path / "a.jsonl", [released_files.released(1)[0], {**entry, "note": 1}])
+    _, imported = import_released(path)
+    assert record_metadata(imported) == {"source": "x", "note": 1}
+    same = {"frame_indices", "bboxes", "labels", *names} - {"metadata"}
+    assert {name: imported[name] for name in same} == {name: record[name] for name in same}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"frame_indices": [0, 5]}, "frame_indices"),
+        ({"frame_indices": [0.5] * 10}, r"frame_indices\[0\]"),
+        ({"frame_indices": [0] * 10}, "frame_indices"),
+        ({"timestamps": [0, 5]}, "timestamps"),
+        ({"track_ids": [[9]] * 10}, r"track_ids\[0\]"),
+        ({"track_phrases": [0, 1, 7]}, "track_phrases"),
+        ({"scores": [[1e9] * len(boxes) for boxes in make_caption().to_dict()["bboxes"]]}, "objectness"),
+        ({"metadata": "[1]"}, "metadata"),
+        ({"metadata": "{"}, "metadata"),
+        ({"metadata": "[" * 100_000}, "metadata"),
+    ],
+)
+def test_what_only_our_records_have_may_be_wrong(change: dict[str, Any], field: str, tmp_path: Path) -> None:
+    path = released_files.write(tmp_path / "a.jsonl", [to_record(make_caption()) | change])
+    with pytest.raises(ValueError, match=f"a.jsonl: line 1: {field}: "):
+        list(import_released(path))
 
 
 @pytest.mark.parametrize(
@@ -333,7 +369,7 @@ def test_golden_activitynet_reference_can_be_rebuilt() -> None:
         )
         assert ours == theirs
     assert sum(sum(map(len, record["bboxes"])) for record in records) == 184
-    some = list(import_activitynet_entities([path], video_ids={"v_vis0010", "v_vis0021"}))
+    some = list(import_activitynet_entities([path], ids={"v_vis0010", "v_vis0021"}))
     assert {record["video_id"] for record in some} == {"v_vis0010", "v_vis0021"}
 
 

@@ -11,6 +11,7 @@ from dataset_builders.reading import read_records
 from dataset_builders.record import from_record, record_key, record_metadata
 from tests.dataset_builders import released_files
 from tests.dataset_builders.test_importers import shared
+from tests.records import make_record
 
 
 def _import(capsys: pytest.CaptureFixture[str], *arguments: Any) -> dict[str, Any]:
@@ -139,6 +140,97 @@ def test_a_split_selects_videos(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "leave --split out" in _error(capsys, "iground", path, *output, "--split-file", keys, "--split", "train")
     wrong = released_files.write(tmp_path / "wrong.json", [1])
     assert "expected a list of video ids" in _error(capsys, "iground", path, *output, "--split-file", wrong)
+
+
+def test_clip_keys_select_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = released_files.activitynet_entities()
+    segments = document["annotations"]["v_1"]["segments"]
+    segments.update({"2": segments["1"], "3": {}, "x": {}})  # the last two cannot be imported, and are not asked for
+    path = released_files.write(tmp_path / "in.json", document)
+    output = ["--output", tmp_path / "out.jsonl"]
+    keys = released_files.write(tmp_path / "keys.json", ["v_1_2", "v_2", "v_0_7", "v_9_1"])
+    counts = _import(capsys, "activitynet-entities", path, *output, "--split-file", keys)
+    assert [record_key(record) for record in read_records(tmp_path / "out.jsonl")] == ["v_1_2", "v_2_2"]
+    assert counts["problems"] == {}
+    assert counts["not_found"] == {"count": 2, "ids": ["v_0_7", "v_9_1"]}
+
+
+def test_ids_that_are_not_there_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = released_files.write(tmp_path / "in.jsonl", released_files.released())
+    arguments = ["iground", path, "--output", tmp_path / "out.jsonl", "--split-file", tmp_path / "ids.json"]
+    released_files.write(tmp_path / "ids.json", ["video0", "video1_1", *(f"gone{i}" for i in range(7))])
+    assert main(["import", *map(str, arguments)]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["not_found"] == {"count": 7, "ids": [f"gone{i}" for i in range(5)]}
+    released_files.write(tmp_path / "ids.json", ["video0", "video1_1"])
+    assert _import(capsys, *arguments)["not_found"] == {"count": 0, "ids": []}
+    released_files.write(tmp_path / "ids.json", ["gone"])
+    assert "no entry of the 1 ids that" in _error(capsys, *arguments)
+
+
+def test_entries_of_several_files_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = released_files.vidstg(4)
+    paths = [released_files.write(tmp_path / f"{n}.json", entries[2 * n : 2 * n + 2]) for n in range(2)]
+    together = released_files.write(tmp_path / "all.json", entries)
+    counts = _import(capsys, "vidstg", *paths, "--output", tmp_path / "out.jsonl")
+    assert (counts["entries"], counts["declarative"], counts["interrogative"]) == (4, 4, 8)
+    assert counts == _import(capsys, "vidstg", together, "--output", tmp_path / "out.jsonl")
+    log = tmp_path / "log.jsonl"
+    again = _import(capsys, "vidstg", *paths, paths[1], "--output", tmp_path / "out.jsonl", "--problems", log)
+    assert (again["entries"], again["problems"]) == (4, {"duplicate_key": 6})
+    problems = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert [(item["path"], item["line"]) for item in problems] == [(str(paths[1]), n) for n in range(1, 7)]
+
+
+def test_released_fields_may_be_named_as_those_of_vidstg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = [record | {"qtype": "x", "entry": "y"} for record in released_files.released()]
+    del records[1]["entry"]
+    path = released_files.write(tmp_path / "in.jsonl", records)
+    counts = _import(capsys, "iground", path, "--output", tmp_path / "out.jsonl")
+    assert counts["records"] == 3 and "entries" not in counts and "x" not in counts
+    metadata = [record_metadata(record) for record in read_records(tmp_path / "out.jsonl")]
+    assert metadata[:2] == [{"entry": "y", "qtype": "x"}, {"qtype": "x"}]
+
+
+def test_our_own_records_import_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = [make_record("own", n, seed=n, instances=2, metadata={"source": n}) for n in range(2)]
+    path = released_files.write(tmp_path / "in.jsonl", [released_files.released(1)[0], *own])
+    assert _import(capsys, "iground", path, "--output", tmp_path / "out.jsonl")["records"] == 3
+    assert list(read_records(tmp_path / "out.jsonl"))[1:] == own
+
+
+def test_the_file_of_problems_is_no_other_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = released_files.write(tmp_path / "in.jsonl", released_files.released())
+    splits = released_files.write(tmp_path / "ids.json", ["video0"])
+    before = path.read_bytes(), splits.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(path)
+    (tmp_path / "hard.jsonl").hardlink_to(path)
+    for given in (path, path.as_uri()):
+        arguments = ["iground", given, "--output", "out.jsonl", "--split-file", "ids.json"]
+        for log in (path, "in.jsonl", "new/../in.jsonl", "link.jsonl", "hard.jsonl", "out.jsonl", splits):
+            (tmp_path / "new").mkdir(exist_ok=True)
+            assert "which is read or written too" in _error(capsys, *arguments, "--problems", log)
+            assert (path.read_bytes(), splits.read_bytes()) == before and not Path("out.jsonl").exists()
+    assert "a folder; expected a file" in _error(capsys, *arguments, "--problems", "new")
+
+
+def test_an_import_that_cannot_begin_keeps_the_last_problems(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "new" / "log.jsonl"
+    arguments = ["--output", tmp_path / "out.jsonl", "--problems", log]
+    bad, good = released_files.released(2)
+    path = released_files.write(tmp_path / "in.jsonl", [{**bad, "fps": "fast"}, good])
+    assert _import(capsys, "iground", path, *arguments)["num_problems"] == 1
+    kept = log.read_bytes()
+    assert b"fast" in kept
+    assert "No such file" in _error(capsys, "iground", tmp_path / "none.jsonl", *arguments)
+    assert log.read_bytes() == kept
+    assert _import(capsys, "iground", released_files.write(path, [good]), *arguments)["num_problems"] == 0
+    assert log.read_bytes() == b""
 
 
 def test_trajectories_give_vidstg_its_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

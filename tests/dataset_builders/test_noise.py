@@ -10,9 +10,10 @@ import pytest
 from dataset_builders.__main__ import main
 from dataset_builders.noise import LEVELS, SYNONYMS, NoiseModel, noise_generator, with_synonym
 from dataset_builders.reading import read_records
-from dataset_builders.record import from_record, record_metadata, to_record
+from dataset_builders.record import from_record, record_key, record_metadata, to_record
 from dataset_builders.record_checks import check_record
 from dataset_builders.statistics import PAPER, Statistics
+from dataset_builders.tar_shards import write_shard
 from modeling_grove.grounded_caption import GroundedCaption, PhraseTrack
 from modeling_grove.text_grove import read_tagged_caption
 from tests.records import make_caption, make_record
@@ -255,6 +256,9 @@ TABLE = (("cup", "glass"), ("apple", "pear"), ("mat", "oven cloth"), ("board", "
         ("the apple in a cup", "the pear in a cup"),
         ("a cup of apple juice", "a glass of apple juice"),
         ("a chess board", "a grid"),
+        ("two slices of apple", "two slices of pear"),
+        ("the next cup", "the next glass"),
+        ("a cup beside a mat", "a glass beside a mat"),
         ("a cupboard", "a cupboard"),
         ("cup", "glass"),
         ("two onions", "two onions"),
@@ -307,6 +311,31 @@ def test_command(tmp_path, capsys):
     assert main(["noise", str(source), "--output", str(output), "--seed", "5"]) == 0
     assert output.read_bytes() == content
     assert "HowToGround1M (paper)" in capsys.readouterr().out
+
+
+def test_command_takes_shards_and_makes_the_folder(tmp_path):
+    records = [to_record(clip, {"question": clip.clip_id}) for clip in true_clips()[:3]]
+    (tmp_path / "raw").mkdir()
+    for split, part in (("train", records[:2]), ("test", records[2:])):
+        samples = [(record_key(record), {"json": json.dumps(record).encode()}) for record in part]
+        write_shard(tmp_path / "raw" / f"{split}-00000-of-00001.tar", samples)
+    output = tmp_path / "new" / "folder" / "noisy.jsonl"
+    command = [
+        "noise",
+        str(tmp_path),
+        "--config",
+        "raw",
+        "--split",
+        "train",
+        "--output",
+        str(output),
+        "--level",
+        "mild",
+    ]
+    assert main(command) == 0
+    made = list(read_records(output))
+    assert [from_record(record) for record in made] == noisy(LEVELS["mild"], true_clips()[:2])
+    assert [record_metadata(record)["question"] for record in made] == [clip.clip_id for clip in true_clips()[:2]]
 
 
 def test_command_writes_nothing_when_a_record_is_bad(tmp_path, capsys):

@@ -174,6 +174,47 @@ def test_choices(tmp_path, capsys):
     assert message == f"error: no clip 'flim_5' in {source!r}\n"
 
 
+def test_the_clips_of_a_sharded_set_are_found(records, videos, tmp_path, capsys):
+    """Without --config; with it, or with videos of one's own, the records alone are what is shown."""
+    source = write_jsonl(tmp_path / "set.jsonl", records)
+    shards = tmp_path / "shards"
+    arguments = ["--annotations", source, "--videos", str(videos), "--output", str(shards), "--split", "test"]
+    assert main(["shard", *arguments, "--workers", "1", "--license", "other", "--name", "Set"]) == 0
+
+    def clips(*options):
+        capsys.readouterr()
+        command = ["preview", str(shards), "--split", "test", "--output", str(tmp_path / "out"), "--json", "--no-video"]
+        assert main([*command, *options]) == 0
+        return [clip["pictures"] for clip in json.loads(capsys.readouterr().out)["clips"]]
+
+    assert clips() == [True, True]
+    assert clips("--config", "default") == [False, False]
+    assert clips("--videos", str(videos)) == [True, True]
+
+
+def test_a_wrong_size_does_not_fill_the_memory(records, tmp_path):
+    """The sheet is that of a frame of the same shape, which is all that can be shown."""
+    for name, factor in (("small", 1), ("large", 4096)):
+        record = records[0] | {side: records[0][side] * factor for side in ("width", "height")}
+        record["bboxes"] = [[[value * factor for value in box] for box in boxes] for boxes in record["bboxes"]]
+        source = write_jsonl(tmp_path / f"{name}.jsonl", [record])
+        assert main(["preview", source, "--output", str(tmp_path / name)]) == 0
+    small, large = (picture(tmp_path / name / "000_one_0.png") for name in ("small", "large"))
+    assert small.shape == large.shape
+    assert np.abs(small - large).mean() < 3
+
+
+def test_what_is_no_record_is_one_line(tmp_path, capsys):
+    source = tmp_path / "set.tar"
+    write_shard(source, [("a_0", {"json": b"[1]"})])
+    assert main(["preview", str(source), "--output", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"error: {source}: sample 0 ('a_0'): json: expected an object, got list\n"
+    write_shard(source, [("a_0", {"json": b"{}"})])
+    assert main(["preview", str(source), "--output", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith("error: (no key): ")
+    assert "(no key)" in Page(tmp_path / "out" / "index.html").text
+
+
 def test_random_choice_is_even():
     items = [({"video_id": "v", "clip_id": n}, None) for n in range(10)]
     picked = [item[0]["clip_id"] for seed in range(400) for item in choose(items, 3, None, seed)]

@@ -1,62 +1,20 @@
 """The `shard` command: what it writes, leaves out and counts, and that nothing that happens on the way changes a byte."""
 
-import argparse
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from datasets import load_dataset
-from filelock import FileLock
 
-from dataset_builders.__main__ import main
 from dataset_builders.clips import clip_frames
 from dataset_builders.record import processed
-from dataset_builders.shard_jobs import make_shards
-from dataset_builders.sharding import _plan, _set_aside, add_arguments
 from dataset_builders.tar_shards import iter_shard
 from modeling_grove.video_grove import read_video
+from tests.dataset_builders.shard_runs import Records, files, make_records, manifest_of, read, shard, write_jsonl
 from tests.records import make_record, make_videos
 from tests.synthetic_clips import encode, frame_numbers, truncate
-
-Records = list[dict[str, Any]]
-
-
-def write_jsonl(path: Path, records: Records) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
-
-
-def shard(annotations: Path | str, output: Path, *options: object) -> int:
-    return main(
-        ["shard", "--annotations", str(annotations), "--output", str(output), "--workers", "1", *map(str, options)]
-    )
-
-
-def files(folder: Path) -> dict[str, str]:
-    """Checksum of every file below a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def read(folder: Path, config: str, split: str = "train") -> list[tuple[str, dict[str, Any], bytes | None]]:
-    samples = [sample for path in sorted((folder / config).glob(f"{split}-*.tar")) for sample in iter_shard(path)]
-    return [(sample.key, json.loads(sample.members["json"]), sample.members.get("mp4")) for sample in samples]
-
-
-def manifest_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +30,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records() -> Records:
-    """Three clips of each video; the first and the second frame of a video begin a clip that can be copied."""
-    ranges = [(0, 49), (3, 29), (20, 45)]
-    names = ["a", "b", "c", "absent", "broken"]
-    return [
-        make_record(name, number, start_frame=start, end_frame=end, instances=2)
-        for name in names
-        for number, (start, end) in enumerate(ranges)
-    ]
+    return make_records()
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +125,7 @@ def test_summary_names_what_is_left_out(
     assert "0 of them made now" in printed
     assert "3 without a video (1 videos missing), 3 that cannot be cut" in printed
     assert "broken.mp4: not a video" in printed
+    assert "--overwrite tries again" in printed
 
 
 def test_a_video_that_is_not_the_annotated_one_is_broken(videos: Path, tmp_path: Path) -> None:
@@ -274,49 +226,6 @@ def test_runs_into_one_folder_add_up_in_any_order(tmp_path: Path, records: Recor
     assert (manifest["name"], manifest["license"], manifest["language"]) == ("Test set", "cc-by-nc-sa-4.0", ["en"])
 
 
-def test_something_else_in_the_same_place_is_refused(
-    tmp_path: Path, records: Records, annotations: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "out"
-    assert shard(annotations, output, "--samples-per-shard", 4) == 0
-    before = files(output)
-    other = write_jsonl(tmp_path / "other.jsonl", records[3:])
-    for path, options in ((other, ("--samples-per-shard", 4)), (annotations, ("--samples-per-shard", 5))):
-        assert shard(path, output, *options) == 2
-        error = capsys.readouterr().err
-        assert "has default/train from other annotations or settings" in error
-        assert "--overwrite" in error
-        assert error.count("\n") == 1
-    assert {name: digest for name, digest in files(output).items() if not name.startswith(".")} == before
-    assert shard(other, output, "--samples-per-shard", 4, "--overwrite") == 0
-    assert shard(other, tmp_path / "fresh", "--samples-per-shard", 4, "--name", "out") == 0
-    assert files(output) == files(tmp_path / "fresh")
-
-
-def test_files_that_nobody_knows_are_refused(
-    tmp_path: Path, annotations: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "out"
-    (output / "default").mkdir(parents=True)
-    (output / "default" / "train-00000-of-00001.tar").write_bytes(b"precious")
-    assert shard(annotations, output) == 2
-    assert "no manifest says from where" in capsys.readouterr().err
-    (output / "manifest.json").write_text('{"version": 99}')
-    assert shard(annotations, output) == 2
-    assert "expected a manifest of version 1" in capsys.readouterr().err
-    assert (output / "default" / "train-00000-of-00001.tar").read_bytes() == b"precious"
-
-
-def test_a_lost_shard_is_noticed(tmp_path: Path, annotations: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert shard(annotations, tmp_path / "out", "--samples-per-shard", 4) == 0
-    before = files(tmp_path / "out")
-    (tmp_path / "out" / "default" / "train-00002-of-00004.tar").unlink()
-    assert shard(annotations, tmp_path / "out", "--samples-per-shard", 4) == 2
-    assert "train-00002-of-00004.tar of the manifest is not there" in capsys.readouterr().err
-    assert shard(annotations, tmp_path / "out", "--samples-per-shard", 4, "--overwrite") == 0
-    assert files(tmp_path / "out") == before
-
-
 def test_a_card_changed_by_hand_stays(tmp_path: Path, annotations: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert shard(annotations, tmp_path / "out") == 0
     assert shard(annotations, tmp_path / "out", "--license", "mit") == 0
@@ -350,80 +259,6 @@ def test_what_cannot_be_meant(
     assert not [name for name in files(tmp_path) if name.endswith((".tar", ".json"))]
 
 
-def test_killed_in_mid_run_and_resumed(
-    tmp_path: Path, whole: Path, annotations: Path, videos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Both the command and its workers end; the next run makes what is missing, and no byte differs."""
-    options = ["--videos", str(videos), "--samples-per-shard", "1"]
-    assert shard(annotations, tmp_path / "calm", *options, "--name", "set") == 0
-    output = tmp_path / "storm"
-    command = [sys.executable, "-m", "dataset_builders", "shard", "--annotations", str(annotations), "--workers", "2"]
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "USER": "somebody", "LC_ALL": "C"}
-    process = subprocess.Popen(
-        [*command, "--output", str(output), "--name", "set", *options], env=environment, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not list(output.glob(".sharding/*/shard-*.json")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert workers
-    _, alive = psutil.wait_procs(workers, timeout=20)
-    assert not alive
-    done = {path: path.stat().st_mtime_ns for path in output.glob(".sharding/*/shard-*.json")}
-    assert 0 < len(done) < 15
-    assert not (output / "manifest.json").exists()
-    made_before = {path: path.stat().st_mtime_ns for path in output.glob("default/*.tar")}
-    (output / "default_video" / ".train-00009-of-00015.0123456789ab.tmp.tar").write_bytes(b"half a shard")
-    capsys.readouterr()
-    assert shard(annotations, output, *options, "--name", "set", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["made"] == 15 - len(done)
-    assert files(output) == files(tmp_path / "calm")
-    for number in (int(path.stem.split("-")[1]) for path in done):
-        path = output / "default" / f"train-{number:05d}-of-00015.tar"
-        assert path.stat().st_mtime_ns == made_before[path]
-
-
-@pytest.mark.slow
-def test_a_worker_that_dies_is_survived_and_parallel_equals_serial(
-    tmp_path: Path, whole: Path, annotations: Path, videos: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    args = parser.parse_args(
-        [
-            "--annotations",
-            str(annotations),
-            "--videos",
-            str(videos),
-            "--output",
-            str(tmp_path / "out"),
-            "--samples-per-shard",
-            "4",
-        ]
-    )
-    folder = tmp_path / "work"
-    folder.mkdir()
-    assert _set_aside(args, folder, "fingerprint")["accepted"] == 15
-    jobs = _plan(args, folder)
-    killed = False
-    num_done = 0
-    for _ in make_shards(jobs, 2):
-        num_done += 1
-        if not killed:
-            worker = next(p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline()))
-            worker.kill()
-            killed = True
-    assert killed
-    assert num_done == 15
-    assert len([*folder.glob("shard-*.json")]) == 4
-    expected = {name: digest for name, digest in files(whole).items() if name.endswith(".tar")}
-    assert files(tmp_path / "out") == expected
-
-
 def test_a_shard_that_cannot_be_written_ends_the_run_in_one_line(
     tmp_path: Path, annotations: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -431,18 +266,6 @@ def test_a_shard_that_cannot_be_written_ends_the_run_in_one_line(
     (tmp_path / "out" / "default").write_text("a file in the way")
     assert shard(annotations, tmp_path / "out", "--samples-per-shard", 4) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_two_runs_for_one_split_do_not_meet(
-    tmp_path: Path, annotations: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "out" / ".sharding" / "default.train"
-    folder.mkdir(parents=True)
-    with FileLock(folder / "lock"):
-        assert shard(annotations, tmp_path / "out") == 2
-    assert "another run is making this split" in capsys.readouterr().err
-    assert shard(annotations, tmp_path / "out") == 0
-    assert not (tmp_path / "out" / ".sharding").exists()
 
 
 def test_boxes_are_those_of_the_input_to_the_last_bit(whole: Path, records: Records) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from dataset_builders.record import record_key
 from dataset_builders.sources import find_shards, iter_source
-from dataset_builders.tar_shards import write_shard
+from dataset_builders.tar_shards import ShardError, write_shard
 from tests.records import make_record
 
 RECORDS = [make_record(f"v{i}", i) for i in range(6)]
@@ -54,7 +54,11 @@ def test_files_patterns_and_folders_without_a_manifest(folder: Path, tmp_path: P
     assert [record for record, _ in iter_source(str(folder / "raw/test-00000-of-00002.tar"))] == RECORDS[4:]
     assert [record for record, _ in iter_source(str(folder / "raw/train-*.tar"))] == RECORDS[:4]
     assert [record for record, _ in iter_source(str(folder), "raw", "train")] == RECORDS[:4]
-    assert len(find_shards(str(folder))) == 6
+    with pytest.raises(ValueError, match=r"no manifest.json and tars in raw, raw_video; choose one") as caught:
+        find_shards(str(folder))
+    assert "\n" not in str(caught.value)
+    assert len(find_shards(str(folder), "raw")) == len(find_shards(str(folder / "raw"))) == 4
+    assert find_shards(str(folder), split="test") == find_shards(str(folder), "raw", "test")  # raw_video has none
     lines = tmp_path / "records.jsonl"
     lines.write_text("\n".join(map(json.dumps, RECORDS)))
     assert list(iter_source(str(lines))) == [(record, None) for record in RECORDS]
@@ -88,3 +92,55 @@ def test_a_foreign_manifest_is_an_error_in_one_line(folder: Path, content: str):
     with pytest.raises(ValueError, match="manifest.json is not what `shard` writes") as caught:
         find_shards(str(folder))
     assert "\n" not in str(caught.value)
+
+
+def test_a_split_without_a_manifest_is_not_a_prefix(tmp_path: Path):
+    samples = [("a_0", {"json": b"{}"})]
+    names = [
+        "test-00000-of-00002.tar",
+        "test-00001-of-00002.tar",
+        "test_hard-00000-of-00001.tar",
+        "testing.tar",
+        "val.tar",
+    ]
+    for name in names:
+        write_shard(tmp_path / name, samples)
+
+    def found(split: str | None) -> list[str]:
+        return [Path(shard.url).name for shard in find_shards(str(tmp_path), split=split)]
+
+    assert (found("test"), found("test_hard"), found("val")) == (names[:2], names[2:3], names[4:])
+    assert found(None) == names
+    with pytest.raises(ValueError, match="no shards at"):
+        found("tes")
+    with pytest.raises(ValueError, match="no shards at"):
+        found("te.t")
+
+
+def test_the_configuration_with_clips_can_be_the_default(folder: Path):
+    assert find_shards(str(folder), split="train", prefer_video=True) == find_shards(str(folder), "raw_video", "train")
+    assert find_shards(str(folder), split="test", prefer_video=True) == find_shards(str(folder), "raw", "test")
+    assert find_shards(str(folder), "raw", "train", prefer_video=True) == find_shards(str(folder), "raw", "train")
+    assert {mp4 for _, mp4 in iter_source(str(folder), prefer_video=True)} == {b"clip"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "json: not JSON at character 2"),
+        (b"[1]", "json: expected an object, got list"),
+        (b"[" * 100_000 + b"]" * 100_000, "json: lists or objects are nested more than 254 levels deep"),
+        (b'{"fps": NaN}', "json: fps: NaN is not JSON"),
+        (b'{"caption": "\\ud800"}', "json: caption: not JSON"),
+        (b'{"caption": "\xff"}', "json: caption: byte 0xff is not UTF-8"),
+        (b'{"fps": 1, "fps": 2}', "json: fps: the name appears twice"),
+    ],
+)
+def test_a_sample_that_is_no_record_is_named(tmp_path: Path, content: bytes, message: str):
+    shard = tmp_path / "set.tar"
+    write_shard(shard, [("good_0", {"json": json.dumps(RECORDS[0]).encode()}), ("bad_1", {"json": content})])
+    with pytest.raises(ShardError) as caught:
+        list(iter_source(str(shard)))
+    error = caught.value
+    assert str(error).startswith(f"{shard}: sample 1 ('bad_1'): {message}") and "\n" not in str(error)
+    assert (error.shard, error.index, error.key, error.reason) == (str(shard), 1, "bad_1", "bad_json")

@@ -89,6 +89,8 @@ CASES: list[tuple[str, Callable[[], Any]]] = [
     ("not_finite", lambda: changed(fps=10**400)),
     ("out_of_range", lambda: changed(fps=0)),
     ("out_of_range", lambda: changed(height=-48)),
+    ("out_of_range", lambda: changed(width=65_537)),
+    ("out_of_range", lambda: changed(height=200_000)),
     ("out_of_range", lambda: changed(clip_id=2**63)),
     ("out_of_range", lambda: changed(scores=[[2.0 for _ in ids] for ids in make_record()["track_ids"]])),
     ("bad_text", lambda: changed(video_fname="\ud800.mp4")),
@@ -146,6 +148,8 @@ CASES: list[tuple[str, Callable[[], Any]]] = [
     ("bad_metadata", lambda: changed(metadata="{")),
     ("bad_metadata", lambda: changed(metadata="[]")),
     ("bad_metadata", lambda: changed(metadata='{"a": NaN}')),
+    ("bad_metadata", lambda: changed(metadata='{"a": 1e999}')),
+    ("bad_metadata", lambda: changed(metadata='{"a": "\\ud800"}')),
     ("bad_metadata", lambda: changed(metadata=NESTED)),
     ("wrong_type", lambda: changed(metadata={"a": 1})),
     ("unknown_field", lambda: changed(tracks=[])),
@@ -389,13 +393,22 @@ def test_command_requires_processed_when_asked(tmp_path):
 
 def test_command_on_shards(tmp_path, capsys):
     """Half a character and damaged JSON, which no reader of lines lets through, are counted and can be set aside."""
-    texts = [json.dumps(make_record(clip_id=0)), json.dumps(changed(clip_id=1, video_fname="x")), '{"video_id": NaN}']
+    texts = [
+        json.dumps(make_record(clip_id=0)),
+        json.dumps(changed(clip_id=1, video_fname="x")),
+        '{"video_id": NaN}',
+        "[1]",
+    ]
     write_shard(tmp_path / "a.tar", ((f"video_{n}", {"json": text.encode()}) for n, text in enumerate(texts)))
     rejected = tmp_path / "rejected.jsonl"
     assert main(["validate", str(tmp_path), "--json", "--rejected", str(rejected)]) == 2
     report = json.loads(capsys.readouterr().out)
-    assert (report["accepted"], report["rejected"], report["unreadable"]) == (2, 0, 1)
-    assert "sample 2 ('video_2')" in next(read_records(rejected))["problems"][0]["message"]
+    assert (report["accepted"], report["rejected"], report["unreadable"]) == (2, 0, 2)
+    messages = [entry["problems"][0]["message"] for entry in read_records(rejected)]
+    assert [message.partition("a.tar: ")[2] for message in messages] == [
+        "sample 2 ('video_2'): json: video_id: NaN is not JSON; write null",
+        "sample 3 ('video_3'): json: expected an object, got list",
+    ]
 
 
 def test_rejected_records_with_half_a_character_can_be_written(tmp_path, monkeypatch):
@@ -403,6 +416,20 @@ def test_rejected_records_with_half_a_character_can_be_written(tmp_path, monkeyp
     main(["validate", "records.jsonl", "--rejected", str(tmp_path / "rejected.jsonl")])
     [line] = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["record"]["caption"] == "\ud800"
+
+
+def test_command_makes_the_folders_of_its_files(tmp_path):
+    source = write_jsonl(tmp_path / "records.jsonl", [make_record()])
+    files = [tmp_path / "new" / name / "x.jsonl" for name in ("accepted", "rejected")]
+    assert main(["validate", str(source), "--accepted", str(files[0]), "--rejected", str(files[1])]) == 0
+    assert [len(list(read_records(file))) for file in files] == [1, 0]
+
+
+def test_nothing_is_not_valid(tmp_path, capsys):
+    source = write_jsonl(tmp_path / "records.jsonl", [])
+    assert main(["validate", str(source), "--accepted", str(tmp_path / "accepted.jsonl")]) == 2
+    assert capsys.readouterr() == ("", f"error: no records in {str(source)!r}; expected at least one\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
 
 
 def test_command_errors_are_one_line(tmp_path, capsys):
