@@ -1,10 +1,11 @@
 """
-Prints the README's speed table from the files in `benchmarks/results/`.
+Prints the speed tables of the README and of `docs/datasets.md` from the files in `benchmarks/results/`.
 
     python benchmarks/report.py
 """
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -43,5 +44,38 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def streaming_table() -> str:
+    """What `streaming.py` measured, with a line that says on what."""
+    result = json.loads((RESULTS / "streaming.json").read_text())
+    reading, decoding, memory = (result[name] for name in ("reading", "decoding", "memory"))
+    units = {"reading": "samples", "decoding": "clips"}
+    others = [
+        ("reading", "tarfile", "`tarfile`, bytes and nothing else"),
+        ("reading", "webdataset", "`webdataset`, JSON parsed"),
+        ("reading", "datasets", "`datasets` streaming, not decoded"),
+        ("decoding", "pyav", "bare PyAV, in as many processes"),
+        ("decoding", "ffmpeg", "one ffmpeg process a frame, as the original"),
+    ]
+    lines = ["| work | ours | against | ratio, wall (processor) time |", "|---|---|---|---|"]
+    for name, other, text in others:
+        part = {"reading": reading, "decoding": decoding}[name]
+        rate = statistics.median(
+            part["samples_per_second" if name == "reading" else "clips_per_second"]["ours"]["wall"]
+        )
+        ratio = part["ratio_of_ours"][other]
+        lines.append(
+            f"| {name} | {rate:,.0f} {units[name]}/s | {text} | **{ratio['wall']:.2f}** ({ratio['cpu']:.2f}) |"
+        )
+    options, machine = result["options"], result["hardware"]
+    first, last = (f"{memory['resident_bytes'][place] / 2**20:.0f}" for place in (0, -1))
+    lines += [
+        "",
+        f"Clips of {options['frames']} frames of 320 x 240, eight decoded in {options['processes']} processes; "
+        f"{machine['processor']}, {machine['cores']} cores. Over {memory['samples']:,} json-only samples the resident memory went "
+        f"from {first} to {last} MiB; resuming in their middle took {memory['seconds_to_resume']:.2f} s.",
+    ]
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), streaming_table(), sep="\n\n")
