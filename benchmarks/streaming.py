@@ -372,7 +372,7 @@ def run_benchmark(options: argparse.Namespace) -> dict[str, Any]:
             memory = pool.apply(measure_memory, (small, options.memory_samples))
         clip = next(_mp4s(shards))
     return {
-        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
+        "options": {name: value for name, value in vars(options).items() if not isinstance(value, Path)},
         "bytes_per_clip": len(clip),
         "reading": {"samples_per_second": reading, "ratio_of_ours": ratios(reading)},
         "decoding": {"clips_per_second": decoding, "ratio_of_ours": ratios(decoding), "ffmpeg": ffmpeg},
