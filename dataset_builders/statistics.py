@@ -63,7 +63,7 @@ PAPER: dict[str, Mapping[str, float | None]] = {
         "tube_length": 6.4,
         "caption_length": 12.1,
         "phrases_per_clip": 3.2,
-        "presence_rate": 80.1 / (3.2 * 44.6),
+        "presence_rate": 80.1 / (3.2 * 44.6),  # derived from the numbers above, not in the paper
     },
     "iGround (paper)": {
         "clips": 3513,
