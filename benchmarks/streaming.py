@@ -32,7 +32,8 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout, installed or not
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all shards are local
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all shards are local; read on import
 
 import datasets
 import webdataset
