@@ -253,8 +253,8 @@ def _json_error(text: bytes, error: orjson.JSONDecodeError) -> JsonError:
     problem = re.sub(r": line \d+ column \d+ \(char \d+\)$", "", str(error))
     column = error.pos + 1
     rest = decoded[error.pos : error.pos + 9]
-    if re.match(r"-?(NaN|Infinity)", rest):
-        what = f"{re.match(r'-?[A-Za-z]+', rest)[0]} is not JSON; write null"  # type: ignore[index]
+    if constant := re.match(r"-?(NaN|Infinity)", rest):
+        what = f"{constant[0]} is not JSON; write null"
         return JsonError("not_a_number", _field_at(decoded[: error.pos]), what)
     if "infinity" in problem:
         return JsonError("huge_number", _field_at(decoded[: error.pos]), "a number is too large for float64")

@@ -79,6 +79,12 @@ def _lit_from_above(field: Field) -> np.ndarray:
     return 1.06 - 0.16 * field.y + 0.1 * field.noise(1.5, 1.5, 2)
 
 
+def _darker(color: Rgb | Color, light: float) -> Rgb:
+    """The colour in less light."""
+    red, green, blue = color
+    return light * red, light * green, light * blue
+
+
 def _planks(field: Field, color: Rgb | Color) -> None:
     """A wooden floor."""
     across, away = field.floor()
@@ -156,9 +162,9 @@ def _kitchen(field: Field) -> None:
     for number, x in enumerate(np.arange(start, float(field.x[0, -1]), 0.3)):
         if rng.random() < 0.75:
             field.rectangle(x, 0.02, x + 0.29, 0.22, front)
-            field.rectangle(x + 0.015, 0.035, x + 0.275, 0.205, tuple(0.92 * c for c in front))  # type: ignore[arg-type]
-        field.rectangle(x, 0.43, x + 0.29, HORIZON, tuple(0.94 * c for c in front))  # type: ignore[arg-type]
-        field.rectangle(x + 0.015, 0.445, x + 0.275, HORIZON - 0.02, tuple(0.84 * c for c in front))  # type: ignore[arg-type]
+            field.rectangle(x + 0.015, 0.035, x + 0.275, 0.205, _darker(front, 0.92))
+        field.rectangle(x, 0.43, x + 0.29, HORIZON, _darker(front, 0.94))
+        field.rectangle(x + 0.015, 0.445, x + 0.275, HORIZON - 0.02, _darker(front, 0.84))
         field.rectangle(x + 0.13, 0.455, x + 0.16, 0.463, (226, 224, 220))
         if number % 3 == 1:
             _window(field, x + 0.02, 0.06, 0.24, 0.2)
@@ -217,7 +223,7 @@ def _street(field: Field) -> None:
         width, roof = rng.uniform(0.26, 0.46), rng.uniform(-0.05, 0.2)
         wall = _muted(rng, 128, 205, 44)
         field.rectangle(x, roof, x + width, HORIZON, wall)
-        field.rectangle(x, roof, x + width, roof + 0.02, tuple(0.7 * c for c in wall))  # type: ignore[arg-type]
+        field.rectangle(x, roof, x + width, roof + 0.02, _darker(wall, 0.7))
         panes = (90 + rng.uniform(0, 60), 110 + rng.uniform(0, 50), 130 + rng.uniform(0, 40))
         for row in np.arange(roof + 0.06, HORIZON - 0.16, 0.13):
             for column in np.arange(x + 0.04, x + width - 0.08, 0.11):
