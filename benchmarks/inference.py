@@ -24,7 +24,6 @@ from transformers import LogitsProcessorList
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout, installed or not
 
 from benchmarks.flops import least_flops, measure_rates
-from benchmarks.machine import describe_machine
 from benchmarks.original_schedule import OriginalSchedule, as_original, decode_frames, has_ffmpeg
 from benchmarks.part_timer import PartTimer, Seconds, clock, peak_memory, reset_peak_memory
 from benchmarks.random_models import (
@@ -35,6 +34,7 @@ from benchmarks.random_models import (
     build_video_processor,
     write_video,
 )
+from eval.provenance import describe_machine
 from modeling_grove import GroveForConditionalGeneration, GroveVideoProcessor, read_video
 from modeling_grove.windows_grove import covering_windows, first_occurrence, sliding_windows
 

@@ -38,12 +38,12 @@ if __name__ == "__main__":
 import datasets
 import webdataset
 
-from benchmarks.machine import describe_machine
 from dataset_builders.features import sample_features
 from dataset_builders.record import to_record
 from dataset_builders.stream import GroundedCaptionStream, StreamSource
 from dataset_builders.stream_samples import EncodedSample
 from dataset_builders.tar_shards import write_shard
+from eval.provenance import describe_machine
 from modeling_grove.grounded_caption import GroundedCaption, PhraseTrack, atomic_path
 from modeling_grove.text_grove import read_tagged_caption
 from modeling_grove.video_grove import sampled_frame_indices
