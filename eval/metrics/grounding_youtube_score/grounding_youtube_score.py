@@ -1,0 +1,31 @@
+"""Pointing accuracy on GroundingYouTube as an `evaluate` module.
+
+An entry in the original's spelling is a segment, with `video_id`, `segment_groundingyoutube_idx` and `segment_bboxes`, and
+`{"{video_id}_{index}": {"final_boxes": ...}}`.
+"""
+
+from typing import Any
+
+from eval.metric_base import ClipMetric, are_ours, as_caption, merged
+from eval.pointing import pointing_prediction, pointing_reference, read_original_pointing, score_pointing
+from eval.results import BenchmarkResult
+
+_BENCHMARK = "grounding_youtube"
+
+
+class GroundingYoutubeScore(ClipMetric):
+    """Is the centre of the predicted box inside the annotated one (paper, Table 8)."""
+
+    description = "Does the model point at the object of a sentence, on GroundingYouTube: pointing accuracy."
+    options = ""
+
+    def score(
+        self, references: list[dict[str, Any]], predictions: list[dict[str, Any]], *, protocols: tuple[str, ...]
+    ) -> BenchmarkResult:
+        """See `eval.pointing`."""
+        if are_ours(references):
+            truth = [pointing_reference(as_caption(item)) for item in references]
+            answers = [pointing_prediction(as_caption(item)) for item in predictions]
+        else:
+            truth, answers = read_original_pointing(references, merged(predictions), benchmark=_BENCHMARK)
+        return score_pointing(truth, answers, benchmark=_BENCHMARK, protocols=protocols)
