@@ -1,0 +1,1 @@
+"""The paper's ablation tables and figures from folders of results: its numbers beside ours."""
