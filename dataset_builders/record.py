@@ -133,7 +133,10 @@ def _tracks(record: Mapping[str, Any]) -> tuple[PhraseTrack, ...]:
     phrases, bboxes, labels = ([*(record.get(name) or [])] for name in ("phrases", "bboxes", "labels"))
     track_phrases, track_ids = [*record["track_phrases"]], [*record["track_ids"]]
     scores: Sequence[Sequence[float]] = record.get("scores") or [[1.0] * len(ids) for ids in track_ids]
-    spans = locate_phrases(record.get("caption") or "", record.get("tagged_caption") or "", phrases)
+    caption = record.get("caption")
+    if not isinstance(caption, str):
+        raise ValueError(f"caption: expected a string, got {caption!r:.60}")
+    spans = locate_phrases(caption, record.get("tagged_caption") or "", phrases)
     wrong = [index for index in track_phrases if not 0 <= index < len(phrases)]
     if wrong:
         raise ValueError(f"track_phrases: {wrong[0]} is no index into the {len(phrases)} phrases")
@@ -150,14 +153,19 @@ def _tracks(record: Mapping[str, Any]) -> tuple[PhraseTrack, ...]:
         if not len(frame_boxes) == len(frame_labels) == len(ids) == len(values):
             sizes = f"{len(frame_boxes)} boxes, {len(frame_labels)} labels, {len(ids)} tracks, {len(values)} scores"
             raise ValueError(f"track_ids[{n}]: expected one entry a box, got {sizes}")
-        for box, label, track, value in zip(frame_boxes, frame_labels, ids, values, strict=True):
+        for i, (box, label, track, value) in enumerate(zip(frame_boxes, frame_labels, ids, values, strict=True)):
             if not 0 <= track < len(track_phrases) or presence[track, n]:
                 problem = "appears twice" if 0 <= track < len(track_phrases) else f"is none of {len(track_phrases)}"
                 raise ValueError(f"track_ids[{n}]: track {track} {problem}")
             if phrases[track_phrases[track]].casefold() != label.casefold():
                 of = phrases[track_phrases[track]]
                 raise ValueError(f"track_ids[{n}]: a box of {label!r} is in track {track}, which is of {of!r}")
-            boxes[track, n], objectness[track, n], presence[track, n] = box, value, True
+            try:
+                x1, y1, x2, y2 = box  # NumPy would take one number for all four
+                boxes[track, n] = x1, y1, x2, y2
+            except (TypeError, ValueError):
+                raise ValueError(f"bboxes[{n}][{i}]: expected [x1, y1, x2, y2], got {box!r:.80}") from None
+            objectness[track, n], presence[track, n] = value, True
     return tuple(
         PhraseTrack(phrases[index], spans[index], boxes[i], presence[i], objectness[i])
         for i, index in enumerate(track_phrases)

@@ -204,6 +204,11 @@ def test_key():
         ),
         ({"track_ids": [[0, 0, 2]] + [[]] * 9}, r"track_ids\[0\]: track 0 appears twice"),
         ({"track_ids": [[0, 9, 2]] + [[]] * 9}, r"track_ids\[0\]: track 9 is none of 3"),
+        (
+            {"bboxes": [[*make_record()["bboxes"][0][:2], [5.0]], *make_record()["bboxes"][1:]]},
+            r"bboxes\[0\]\[2\]: .* got \[5.0\]",
+        ),
+        ({"caption": None}, "caption: expected a string, got None"),
         ({"scores": [[1.0]]}, "scores: 1 frames, but bboxes has 10"),
         ({"phrases": ["A man", "two onions", "a spoon"]}, "'a spoon'"),
         ({"frame_indices": [0] * 10}, "frame_indices: expected strictly increasing"),
