@@ -21,10 +21,11 @@ a mean over classes.
 
 - IoU is that of the boxes, in float64, without the added pixel: the score does not depend on the size of the video.
 - A phrase has the class that its head noun has: its lemma is compared with the classes and their lemmas, and with those of the
-  other words, so that "the young men" is a "man". The official comparison was made for models that choose from a list of
-  classes; a model that writes phrases never has "the young men" counted.
+  other words, so that "the young men" is a "man"; "a group of people" is a "group" where people are no class. The official
+  comparison was made for models that choose from a list of classes; a model that writes phrases never has "the young men" counted.
 - A phrase that is right about any word of its class is right, and a word that any phrase of its class hits is found: which of
   two mentions comes first says nothing about the boxes.
+- A word has one class, that of its first box, also where classes are counted.
 - Classes are those annotated in the split, and sentences the annotated segments of it, so that no prediction changes what the
   sum is divided by (in *loc*, sentences with a word whose class is predicted). A segment without a prediction has score 0, in the
   sentence scores too.
@@ -45,6 +46,8 @@ import numpy as np
 
 from dataset_builders.head_nouns import head_noun
 from dataset_builders.importers.activitynet_entities import NUM_FRAMES
+from dataset_builders.record import Record
+from modeling_grove.grounded_caption import GroundedCaption
 
 from .activitynet_segments import (
     AnnotatedSegment,
@@ -52,9 +55,9 @@ from .activitynet_segments import (
     annotated_segment,
     predicted_segment,
     read_original_activitynet_entities,
-    segments_by_key,
 )
 from .boxes import iou
+from .clips import by_key
 from .lemmas import Lemmatizer, SpacyLemmatizer, first_word
 from .results import PROTOCOLS, BenchmarkResult, check_protocols, coverage_of
 
@@ -80,8 +83,8 @@ class Decisions(NamedTuple):
 
 
 def score_activitynet_entities(
-    references: Iterable[AnnotatedSegment],
-    predictions: Iterable[PredictedSegment],
+    references: Iterable[AnnotatedSegment | Record],
+    predictions: Iterable[PredictedSegment | GroundedCaption],
     *,
     mode: str = "generated",
     lemma: Lemmatizer | None = None,
@@ -91,9 +94,10 @@ def score_activitynet_entities(
     Scores predictions.
 
     Args:
-        references (iterable of [`AnnotatedSegment`]):
-            Segments of the split; those without a box are passed over, as officially.
-        predictions (iterable of [`PredictedSegment`]):
+        references (iterable of records or [`AnnotatedSegment`]):
+            Segments of the split; those without a box are passed over, as officially. Records as
+            `dataset_builders.importers.activitynet_entities` makes them have words and classes in their metadata.
+        predictions (iterable of [`GroundedCaption`] or [`PredictedSegment`]):
             Of any segments.
         mode (`str`, *optional*, defaults to `"generated"`):
             "generated" for sentences of the model, "gt" for objects whose words of the annotated sentence are known.
@@ -115,9 +119,13 @@ def score_activitynet_entities(
     check_protocols(protocols)
     if mode not in MODES:
         raise ValueError(f"mode: got {mode!r}; expected one of {', '.join(MODES)}")
-    given = segments_by_key("annotated", references)
+    given = by_key(
+        "annotated segment", (s if isinstance(s, AnnotatedSegment) else annotated_segment(s) for s in references)
+    )
     annotated = {key: segment for key, segment in given.items() if len(segment.frames)}
-    predicted = segments_by_key("predicted", predictions)
+    predicted = by_key(
+        "predicted segment", (s if isinstance(s, PredictedSegment) else predicted_segment(s) for s in predictions)
+    )
     if not annotated.keys() & predicted.keys():
         first, other = next(iter(given)), next(iter(predicted))
         raise ValueError(
@@ -154,10 +162,11 @@ def _score_generated(
     """Adds the scores of generated sentences."""
     official = protocol == "official"
     counted = [segment for key, segment in annotated.items() if not official or key in predicted]
-    names = sorted({name for segment in counted for classes in segment.classes for name in classes})
     if official:
+        names = sorted({name for segment in counted for classes in segment.classes for name in classes})
         decisions = {key: official_decisions(s, predicted.get(key), lemma) for key, s in annotated.items()}
     else:
+        names = sorted({name for segment in counted for name in segment.word_classes.values()})
         class_of = _class_of_head(names, lemma)
         decisions = {key: corrected_decisions(s, predicted.get(key), lemma, class_of) for key, s in annotated.items()}
     metrics: dict[str, Any] = {}
@@ -172,6 +181,7 @@ def _score_generated(
         if official:
             scored = [shown[key] for key in annotated if key in predicted]
             number = len(predicted) - sum(not d.recall for d in scored)
+            scored = [d for d in scored if d.recall]
         else:
             scored = [d for d in shown.values() if d.recall]
             number = len(scored)
@@ -245,7 +255,13 @@ def official_decisions(
     for indices, classes in zip(reference.words, reference.classes, strict=True):
         for word, name in zip(indices, classes, strict=True):
             first_of[name] = min(word, first_of.get(name, word))
-    excluded = {lemma(token) for n, token in enumerate(reference.tokens) if n not in words and token}
+    others = {n: token for n, token in enumerate(reference.tokens) if n not in words and token}
+    for n, token in others.items():
+        if not token.strip():
+            raise ValueError(
+                f"clip {reference.key!r}: tokens[{n}]: expected a word, got {token!r}; the original ends here"
+            )
+    excluded = {lemma(token) for token in others.values()}
     precision = []
     for n, name in enumerate(prediction.classes):
         if name in first_of:
@@ -306,7 +322,10 @@ def _class_of_phrase(phrase: str, lemma: Lemmatizer, class_of: Mapping[str, str]
     whole, head = phrase.casefold(), head_noun(phrase)
     if not head or whole in class_of:
         return class_of.get(whole, whole)
-    return class_of.get(head) or class_of.get(lemma(head), lemma(head))
+    name = class_of.get(head) or class_of.get(lemma(head))
+    if name is None and (measure := head_noun(whole.partition(" of ")[0])) != head:
+        name = class_of.get(measure) or class_of.get(lemma(measure)) if measure else None
+    return name or lemma(head)
 
 
 def official_hits(reference: AnnotatedSegment, prediction: PredictedSegment) -> Hits:

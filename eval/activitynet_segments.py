@@ -10,9 +10,9 @@ of the source; they are scaled here, as the original's overlap adds a pixel to e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -159,26 +159,6 @@ def read_original_activitynet_entities(
     return references, predictions
 
 
-Segment = TypeVar("Segment", AnnotatedSegment, PredictedSegment)
-
-
-def segments_by_key(kind: str, segments: Iterable[Segment]) -> dict[str, Segment]:
-    """
-    Segments by key, in their order.
-
-    Raises:
-        `ValueError`: if there is none, or two have the same key.
-    """
-    by_key: dict[str, Segment] = {}
-    for segment in segments:
-        if segment.key in by_key:
-            raise ValueError(f"clip {segment.key!r}: there are two {kind} segments of this key; keep one of them")
-        by_key[segment.key] = segment
-    if not by_key:
-        raise ValueError(f"no {kind} segments; expected at least one")
-    return by_key
-
-
 def _annotated(video: str, segment: str, fields: Any, where: str) -> AnnotatedSegment:
     values = {name: _list(fields, name, where) for name in ("tokens", "frame_ind", "process_idx", "process_clss")}
     boxes = _boxes(_list(fields, "process_bnd_box", where), f"{where}: process_bnd_box")
@@ -240,5 +220,4 @@ __all__ = [
     "annotated_segment",
     "predicted_segment",
     "read_original_activitynet_entities",
-    "segments_by_key",
 ]

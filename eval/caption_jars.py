@@ -69,6 +69,14 @@ def jar_tokens(captions: Sequence[str]) -> list[str]:
     return process.stdout.decode().split("\n")
 
 
+class MeteorError(ValueError):
+    """METEOR ended; `place` is that of the captions that it did not answer for, `None` if it answered for all."""
+
+    def __init__(self, message: str, place: int | None) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 class Meteor:
     """
     METEOR 1.5 in a process that stays alive, as it reads its tables for seconds (`-l en -norm`, as in pycocoevalcap). The
@@ -95,7 +103,7 @@ class Meteor:
             The score of all of them together, which is not the mean, and one for each.
 
         Raises:
-            `ValueError`: if the process ends.
+            [`MeteorError`]: if the process ends.
         """
         # As pycocoevalcap writes it: three bars are the separator, so that they may not be in a caption.
         lines = [
@@ -128,8 +136,12 @@ class Meteor:
         answers = []
         for start in range(0, len(lines), _LINES_AT_ONCE):
             batch = lines[start : start + _LINES_AT_ONCE]
-            self._write(batch)
-            answers += [self._read() for _ in batch]
+            try:
+                self._write(batch)
+                for _ in batch:
+                    answers.append(self._read())
+            except MeteorError as error:
+                raise MeteorError(str(error), len(answers)) from None
         return answers
 
     def _write(self, lines: list[str]) -> None:
@@ -147,37 +159,41 @@ class Meteor:
             raise self._ended()
         return line.decode().strip()
 
-    def _ended(self) -> ValueError:
+    def _ended(self) -> MeteorError:
         self._process.wait()
         self._errors.seek(0)
-        return ValueError(f"METEOR ended: {_one_line(self._errors.read())}; it needs 2 GB of memory for Java")
+        return MeteorError(f"METEOR ended: {_one_line(self._errors.read())}; it needs 2 GB of memory for Java", None)
 
 
 _meteor: Meteor | None = None
+_meteor_lock = threading.RLock()  # of the variable: two threads must not start two processes
 
 
 def meteor_process() -> Meteor:
     """The process of METEOR, started if it does not run. It is ended with Python, or by [`close_meteor`]."""
     global _meteor
-    if _meteor is None or not _meteor.alive:
-        close_meteor()
-        _meteor = Meteor()
-    return _meteor
+    with _meteor_lock:
+        if _meteor is None or not _meteor.alive:
+            close_meteor()
+            _meteor = Meteor()
+        return _meteor
 
 
 def close_meteor() -> None:
     """Ends the process of METEOR, if it runs."""
     global _meteor
-    if _meteor is not None:
-        _meteor.close()
-        _meteor = None
+    with _meteor_lock:
+        if _meteor is not None:
+            _meteor.close()
+            _meteor = None
 
 
 atexit.register(close_meteor)
 
 
 def _one_line(errors: bytes) -> str:
-    return " ".join(errors.decode(errors="replace").split())[-300:] or "no reason given"
+    # The first lines say what is wrong, the last ones are of the trace.
+    return " ".join(errors.decode(errors="replace").split())[:300] or "no reason given"
 
 
-__all__ = ["Meteor", "close_meteor", "jar_tokens", "java_problem", "meteor_process", "package_folder"]
+__all__ = ["Meteor", "MeteorError", "close_meteor", "jar_tokens", "java_problem", "meteor_process", "package_folder"]

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from .caption_jars import close_meteor, jar_tokens, java_problem, meteor_process, package_folder
+from .caption_jars import MeteorError, close_meteor, jar_tokens, java_problem, meteor_process, package_folder
 from .ptb_tokenizer import LINE_SEPARATORS, python_tokens
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,17 @@ def _scores(
     for n in range(4):
         of_corpus[f"Bleu_{n + 1}"], of_clips[f"Bleu_{n + 1}"] = bleu[n], bleus[n]
     if meteor:
-        of_corpus["METEOR"], of_clips["METEOR"] = meteor_process().score(list(truth.values()), list(predicted.values()))
+        try:
+            scores = meteor_process().score(list(truth.values()), list(predicted.values()))
+        except MeteorError as error:
+            if error.place is None:
+                raise
+            key = list(truth)[error.place]
+            words = len(predicted[key].split())
+            raise ValueError(
+                f"clip {key!r}: caption: of {words} words; {error}; shorten it if it repeats itself"
+            ) from error
+        of_corpus["METEOR"], of_clips["METEOR"] = scores
     of_corpus["ROUGE_L"], of_clips["ROUGE_L"] = Rouge().compute_score(*both)
     of_corpus["CIDEr"], of_clips["CIDEr"] = Cider().compute_score(*both)
     corpus = {name: float(score) for name, score in of_corpus.items()}

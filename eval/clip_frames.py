@@ -87,7 +87,7 @@ class FrameBoxes:
         counts = np.array([len(frame) for frame in boxes], dtype=np.int64)
         named = np.array([len(frame) for frame in labels], dtype=np.int64)
         codes = [
-            [index.get(label, -1) if type(label) is str else -1 for label in frame[:count]]
+            [index.get(label, -1) if isinstance(label, str) else -1 for label in frame[:count]]
             + [-1] * (count - len(frame))
             for frame, count, index in zip(labels, counts.tolist(), index_of, strict=True)
         ]
@@ -186,7 +186,7 @@ class GroundingScores:
 
 def distinct_phrases(labels: Iterable[Sequence[Any]]) -> list[str]:
     """The distinct labels of a clip that are text, in the order of their first use."""
-    return [*dict.fromkeys(label for label in chain.from_iterable(labels) if type(label) is str)]
+    return [*dict.fromkeys(label for label in chain.from_iterable(labels) if isinstance(label, str))]
 
 
 __all__ = ["ClipFrames", "FrameBoxes", "GroundingScores", "PhraseSimilarities", "distinct_phrases", "spread"]

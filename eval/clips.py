@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from dataset_builders.record import Record, from_record
 from modeling_grove.grounded_caption import GroundedCaption
 
 
@@ -84,7 +85,12 @@ class PredictedClip:
         return cls(caption.key, caption.caption, boxes, labels, scores, caption)
 
 
-Clip = TypeVar("Clip", ReferenceClip, PredictedClip)
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=_Keyed)
 
 
 def reference_clips(clips: Iterable[GroundedCaption | ReferenceClip]) -> dict[str, ReferenceClip]:
@@ -94,7 +100,9 @@ def reference_clips(clips: Iterable[GroundedCaption | ReferenceClip]) -> dict[st
     Raises:
         `ValueError`: if there is none, or two have the same key.
     """
-    return _by_key("reference", (c if isinstance(c, ReferenceClip) else ReferenceClip.from_caption(c) for c in clips))
+    return by_key(
+        "reference clip", (c if isinstance(c, ReferenceClip) else ReferenceClip.from_caption(c) for c in clips)
+    )
 
 
 def predicted_clips(
@@ -108,18 +116,63 @@ def predicted_clips(
         `ValueError`: if there is none, two have the same key, or a prediction shares no frame with its annotation.
     """
     made = (c if isinstance(c, PredictedClip) else _on_frames(c, references.get(c.key)) for c in clips)
-    return _by_key("predicted", made)
+    return by_key("predicted clip", made)
 
 
-def _by_key(kind: str, clips: Iterable[Clip]) -> dict[str, Clip]:
-    by_key: dict[str, Clip] = {}
-    for clip in clips:
-        if clip.key in by_key:
-            raise ValueError(f"clip {clip.key!r}: there are two {kind} clips of this key; keep one of them")
-        by_key[clip.key] = clip
-    if not by_key:
-        raise ValueError(f"no {kind} clips; expected at least one")
-    return by_key
+def by_key(kind: str, items: Iterable[Item]) -> dict[str, Item]:
+    """
+    Clips, sentences or segments by key, in their order; `kind` says in errors what they are.
+
+    Raises:
+        `ValueError`: if there is none, or two have the same key.
+    """
+    found: dict[str, Item] = {}
+    for item in items:
+        if item.key in found:
+            raise ValueError(f"clip {item.key!r}: there are two {kind}s of this key; keep one of them")
+        found[item.key] = item
+    if not found:
+        raise ValueError(f"no {kind}s; expected at least one")
+    return found
+
+
+def caption_of(record: Record) -> GroundedCaption:
+    """
+    The grounded caption of a record.
+
+    Raises:
+        `ValueError`: naming clip and field, as [`~dataset_builders.record.from_record`] names the field.
+    """
+    try:
+        return from_record(record)
+    except ValueError as error:
+        key = f"{record.get('video_id')}_{record.get('clip_id')}"
+        raise ValueError(f"clip {key!r}: {error}") from error
+
+
+def places_of_frames(key: str, predicted: np.ndarray, annotated: np.ndarray) -> list[int | None]:
+    """
+    Where a prediction has the annotated frames.
+
+    Args:
+        key (`str`): of the clip.
+        predicted (`np.ndarray` of shape `(P,)`), annotated (`np.ndarray` of shape `(A,)`): numbers of source frames.
+
+    Returns:
+        `list`: for every annotated frame its place among the predicted ones, `None` where it is not there.
+
+    Raises:
+        `ValueError`: if none is there.
+    """
+    places = {frame: n for n, frame in enumerate(predicted.tolist())}
+    at = [places.get(frame) for frame in annotated.tolist()]
+    if all(n is None for n in at):
+        frames, expected = (f"{each[0]}..{each[-1]}" if len(each) else "none" for each in (predicted, annotated))
+        raise ValueError(
+            f"clip {key!r}: frame_indices: none of the predicted frames {frames} is annotated, expected those of {expected}; "
+            "predict the annotation's frames"
+        )
+    return at
 
 
 def _on_frames(caption: GroundedCaption, reference: ReferenceClip | None) -> PredictedClip:
@@ -127,15 +180,7 @@ def _on_frames(caption: GroundedCaption, reference: ReferenceClip | None) -> Pre
     annotated = None if reference is None else reference.source
     if annotated is None or np.array_equal(annotated.frame_indices, caption.frame_indices):
         return clip
-    places = {frame: n for n, frame in enumerate(caption.frame_indices.tolist())}
-    at = [places.get(frame) for frame in annotated.frame_indices.tolist()]
-    if all(n is None for n in at):
-        frames = f"{caption.frame_indices[0]}..{caption.frame_indices[-1]}"
-        expected = f"{annotated.frame_indices[0]}..{annotated.frame_indices[-1]}"
-        raise ValueError(
-            f"clip {clip.key!r}: frame_indices: none of the predicted frames {frames} is annotated, expected those of "
-            f"{expected}; predict the annotation's frames"
-        )
+    at = places_of_frames(clip.key, caption.frame_indices, annotated.frame_indices)
     scores = clip.scores
     return replace(
         clip,
@@ -164,4 +209,12 @@ def _frames(
     )
 
 
-__all__ = ["PredictedClip", "ReferenceClip", "predicted_clips", "reference_clips"]
+__all__ = [
+    "PredictedClip",
+    "ReferenceClip",
+    "by_key",
+    "caption_of",
+    "places_of_frames",
+    "predicted_clips",
+    "reference_clips",
+]

@@ -19,7 +19,8 @@ The official protocol is what the original's code computes. The corrected protoc
 - Clips without annotated boxes. Official: AP50 is -1, Recall and mIoU are 0, and all of them are averaged. Corrected: left out of
   Recall, and of AP50 unless boxes are predicted there, which is 0. There is no negative precision.
 - Coordinates. Official: whole pixels, cut off; predictions, not annotations, are first cut at the border of the frame. Corrected:
-  real numbers, both cut at the border. Annotated boxes without area are left out, as nothing can overlap them.
+  real numbers, both cut at the border. Annotated boxes without area are left out, as nothing can overlap them, and with each of
+  them a predicted box of the frame without area, if there is one.
 - Boxes beyond the labels of a frame. Official: lost. Corrected: without a phrase, so right or wrong in place, never in meaning.
 - Overlap in Recall and mIoU. Official: the IoU of (x, y, width, height) taken for corners. It is 0 for objects right of or below
   about the middle, and a perfect prediction does not reach 1. Corrected: IoU, as in AP50.
@@ -36,14 +37,19 @@ The official protocol is what the original's code computes. The corrected protoc
 - Captions with a line separator other than "\\n". Official: all captions after them are scored as those of other clips. Corrected:
   separators become blanks.
 
-In both, a prediction that is one frame too long loses its last frame. Where the original ends in an exception (any other number of
-frames, coordinates that are not finite, no predicted box at all under the official protocol), there is a `ValueError` here.
+- No predicted box with a label in any clip. Official: an exception; here the set of frames has no official scores, and if no other
+  protocol is asked for, there is a `ValueError`. Corrected: 0.
+
+In both, a prediction that is one frame too long loses its last frame. Where the original ends in an exception otherwise (any other
+number of frames), there is a `ValueError` here. So there is for any coordinate that is not finite, which is stricter than the
+original: it clamps a predicted infinity, and never looks at boxes beyond the labels or at the annotation of a dropped clip.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -54,7 +60,7 @@ from modeling_grove.grounded_caption import GroundedCaption
 from .captions import CaptionScores, score_captions
 from .clip_frames import ClipFrames, GroundingScores, spread
 from .clips import PredictedClip, ReferenceClip, predicted_clips, reference_clips
-from .iground_clips import PairedClips, clip_frames, pair_clips
+from .iground_clips import PairedClips, gather_frames, pair_clips
 from .iground_corrected import corrected_scores
 from .iground_official import official_scores
 from .results import PROTOCOLS, BenchmarkResult, check_protocols, coverage_of
@@ -101,7 +107,8 @@ def score_iground(
 
     Returns:
         [`BenchmarkResult`]: `metrics[protocol]` has `clips` (their number), `captions`, and by set of frames `per_video` and
-        `flattening` with AP50, Recall and mIoU. A set that the predictions have not all frames of is left out, and so counted.
+        `flattening` with AP50, Recall and mIoU. A set that the predictions have not all frames of is left out, and so counted;
+        of the official protocol also one without a predicted box, counted as `no_predicted_box`.
 
     Raises:
         `ValueError`: in one line that names the clip and the field: where the original ends in an exception, for lists and arrays
@@ -115,9 +122,12 @@ def score_iground(
     answers = predicted_clips(predictions, truth)
     clips = pair_clips(truth, answers, merge_instances=merge_instances)
     similarity = text_similarity() if similarity is None else similarity
-    table = clip_frames(clips, similarity)
-    if "official" in protocols and "all" in frames:
-        _check_boxes(table)
+    table = gather_frames(clips, similarity)
+    if set(protocols) == {"official"} and not table.predicted.labelled.any():
+        raise ValueError(
+            f"clip {table.keys[0]!r}: bboxes of the prediction: no box with a label, as in all clips; the original needs one at "
+            f"least: lower the objectness threshold, or score with the corrected protocol"
+        )
     scored = _captions(clips, protocols) if captions else {}
     result = BenchmarkResult(
         benchmark="iground",
@@ -127,6 +137,7 @@ def score_iground(
         per_clip=[{"key": key} for key in truth],
         warnings=+clips.warnings,
     )
+    left_out: dict[str, dict[str, None]] = defaultdict(dict)  # by the reason the sets of frames, each once
     for protocol in protocols:
         kept = clips.kept if protocol == "official" else np.ones(len(truth), dtype=bool)
         blocks: dict[str, Any] = {}
@@ -134,7 +145,11 @@ def score_iground(
             part = table.of_frames(_frames_of(table, FRAME_SETS[name], kept))
             if part.unpredicted.any():
                 lacking = part.keys[part.clip[part.unpredicted][0]]
-                logger.warning("%s frames: not scored, as clip %r has frames without a prediction", name, lacking)
+                left_out[f"not scored, as clip {lacking!r} has frames without a prediction"][name] = None
+                continue
+            if protocol == "official" and not part.predicted.labelled.any():
+                left_out["no official scores, which need a predicted box with a label"][name] = None
+                result.warnings["no_predicted_box"] += 1
                 continue
             if protocol == "official":
                 scores = official_scores(part, coco_stats=coco_stats)
@@ -146,6 +161,8 @@ def score_iground(
             blocks |= _add_captions(scored[protocol], result.per_clip, protocol)
         result.metrics[protocol] = {"clips": int(kept.sum()), "text_similarity": similarity.name, **blocks}
         result.headline[protocol] = _headline(blocks)
+    for reason, names in left_out.items():
+        logger.warning("frames of %s: %s", ", ".join(names), reason)
     return result
 
 
@@ -162,14 +179,6 @@ def _frames_of(frames: ClipFrames, centres: int, kept: np.ndarray) -> np.ndarray
     low = np.arange(centres) * (counts[clips] // centres)[:, None]
     high = np.concatenate([low[:, 1:], counts[clips, None]], axis=1)
     return (starts[clips, None] + (low + high) // 2).reshape(-1)
-
-
-def _check_boxes(frames: ClipFrames) -> None:
-    if not frames.predicted.labelled.any() and not frames.unpredicted.any():
-        raise ValueError(
-            f"clip {frames.keys[0]!r}: bboxes of the prediction: no box with a label, as in all clips; the original needs one at "
-            f"least: lower the objectness threshold, or take the corrected protocol alone"
-        )
 
 
 def _means(scores: GroundingScores, kept: np.ndarray) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def pair_clips(
     return PairedClips(truth, answers, np.array(kept), warnings)
 
 
-def clip_frames(clips: PairedClips, similarity: TextSimilarity) -> ClipFrames:
+def gather_frames(clips: PairedClips, similarity: TextSimilarity) -> ClipFrames:
     """
     All frames as flat arrays; adds to the warnings of the clips what is odd about boxes and labels.
 
@@ -91,7 +91,7 @@ def clip_frames(clips: PairedClips, similarity: TextSimilarity) -> ClipFrames:
     counts = np.array([len(clip.boxes) for clip in clips.references])
     clip = np.repeat(np.arange(len(counts)), counts)
     frame_labels = [[frame for each in side for frame in each.labels] for side in (clips.references, clips.predictions)]
-    null = [not all(type(x) is str for x in (*a, *b)) for a, b in zip(*frame_labels, strict=True)]
+    null = [not all(isinstance(x, str) for x in (*a, *b)) for a, b in zip(*frame_labels, strict=True)]
     asked = [boxes is not None for answer in clips.predictions for boxes in answer.boxes]
     frames = ClipFrames(
         keys=clips.keys,
@@ -137,15 +137,18 @@ def _trimmed(prediction: PredictedClip, reference: ReferenceClip, warnings: Coun
 
 
 def _merged(clip: ReferenceClip) -> ReferenceClip:
-    """The processed form: one box of a label in a frame, the union of its instances; boxes without a label stay as they are."""
+    """
+    The processed form: one box of a label in a frame, the union of its instances. Boxes without a label stay as they are, and
+    so do those of a label that is no text: it is like no other.
+    """
     frames, names = [], []
     for boxes, labels in zip(clip.boxes, clip.labels, strict=True):
         groups: dict[Any, list[int]] = {}
         for n in range(min(len(boxes), len(labels))):
-            groups.setdefault(labels[n], []).append(n)
+            groups.setdefault(labels[n] if isinstance(labels[n], str) else n, []).append(n)
         unions = [np.concatenate([boxes[g, :2].min(axis=0), boxes[g, 2:].max(axis=0)]) for g in groups.values()]
         frames.append(np.concatenate([np.reshape(unions, (-1, 4)), boxes[len(labels) :]]))
-        names.append((*groups, *labels[len(boxes) :]))
+        names.append((*(labels[g[0]] for g in groups.values()), *labels[len(boxes) :]))
     return replace(clip, boxes=tuple(frames), labels=tuple(names))
 
 
@@ -203,4 +206,4 @@ def _oddities(frames: ClipFrames, num_predicted_labels: np.ndarray) -> Counter[s
     return found
 
 
-__all__ = ["PairedClips", "clip_frames", "cut_to_frame", "pair_clips"]
+__all__ = ["PairedClips", "cut_to_frame", "gather_frames", "pair_clips"]

@@ -24,7 +24,7 @@ def corrected_scores(frames: ClipFrames, *, all_thresholds: bool = False) -> Gro
         all_thresholds (`bool`, defaults to `False`): whether AP, the mean over IoU thresholds 0.5 to 0.95, is computed too.
     """
     truth, predicted = (cut_to_frame(frames, side) for side in (frames.truth, frames.predicted))
-    truth = truth.where(areas(truth.boxes) > 0)
+    truth, predicted = _without_flat(truth, predicted)
     pairs = overlapping_pairs(truth, predicted, iou)
     num_clips = len(frames.keys)
 
@@ -61,6 +61,22 @@ def corrected_scores(frames: ClipFrames, *, all_thresholds: bool = False) -> Gro
         flattening["AP"] = float(np.mean(flat))
     places = np.stack([matched.frame, truth.place[matched.truth], predicted.place[matched.predicted]], axis=1)
     return GroundingScores(per_clip, flattening, (counted, frame_miou), places)
+
+
+def _without_flat(truth: FrameBoxes, predicted: FrameBoxes) -> tuple[FrameBoxes, FrameBoxes]:
+    """
+    Leaves annotated boxes without area out, and in every frame as many predicted ones, the least sure first: what answers a box
+    that cannot be found is not wrong.
+    """
+    known = areas(truth.boxes) > 0
+    lost = np.bincount(truth.frame[~known], minlength=len(truth.counts))
+    flat = np.flatnonzero(~(areas(predicted.boxes) > 0))
+    frame = predicted.frame[flat]
+    order = np.lexsort((predicted.scores[flat], frame))
+    flat, frame = flat[order], frame[order]
+    kept = np.ones(len(predicted.boxes), dtype=bool)
+    kept[flat[np.arange(len(flat)) - np.searchsorted(frame, frame) < lost[frame]]] = False
+    return truth.where(known), predicted.where(kept)
 
 
 def _average_precision(

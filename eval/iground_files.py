@@ -20,6 +20,8 @@ from modeling_grove.grounded_caption import GroundedCaption
 
 from .clips import PredictedClip, ReferenceClip
 
+_NO_BOX = "expected four finite numbers [x1, y1, x2, y2]"
+
 
 def read_reference(entry: Entry, place: str, *, with_source: bool) -> GroundedCaption | ReferenceClip:
     """
@@ -39,18 +41,13 @@ def read_reference(entry: Entry, place: str, *, with_source: bool) -> GroundedCa
     if _has_tracks(entry.value):
         return read_caption(entry, place)
     where = clip_place(entry, place)
-    boxes, labels = _boxes(entry.value, ("bboxes",), where), _labels(entry.value, ("labels",), where)
-    absent = [n for n, frame in enumerate(boxes) if frame is None]
-    if absent:
-        raise ValueError(
-            f"{where}: bboxes[{absent[0]}]: got null, expected the boxes of the frame, [] if there is none"
-        )
+    boxes, labels = _all_boxes(entry.value, where), _labels(entry.value, ("labels",), where)
     return ReferenceClip(
         key=_key(entry, place),
         width=_size(entry.value, "width", where),
         height=_size(entry.value, "height", where),
         caption=_text(entry.value, ("caption",), where),
-        boxes=tuple(frame for frame in boxes if frame is not None),
+        boxes=tuple(boxes),
         labels=labels,
         source=_placed(entry, where) if with_source else None,
     )
@@ -89,13 +86,49 @@ def read_caption(entry: Entry, place: str) -> GroundedCaption:
         if is_ours(entry.value):
             return from_record(entry.value)
         return from_record(read_released(entry))
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{clip_place(entry, place)}: {_problem(error)}") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        where = clip_place(entry, place)
+        _check_fields(entry.value, where)
+        raise ValueError(f"{where}: {_problem(error)}") from error
 
 
 def clip_place(entry: Entry, place: str) -> str:
     """File, line and clip, for errors."""
     return f"{place}: clip {_key(entry, place)!r}"
+
+
+def _check_fields(value: Mapping[str, Any], where: str) -> None:
+    """
+    Names field and frame of a value that cannot be one of its field. Only asked of what could not be read, as it takes longer
+    than reading.
+    """
+    _all_boxes(value, where)
+    for n, frame in enumerate(_labels(value, ("labels",), where)):
+        for i, label in enumerate(frame):
+            if not isinstance(label, str):
+                raise ValueError(f"{where}: labels[{n}][{i}]: expected a string, got {label!r:.60}")
+    for name, kind, what in (("tagged_caption", str, "a string"), ("fps", int | float, "a number")):
+        if value.get(name) is not None and not isinstance(value[name], kind):
+            raise ValueError(f"{where}: {name}: expected {what}, got {value[name]!r:.60}")
+    for name in ("track_ids", "scores"):
+        frames = value.get(name)
+        if frames is not None and not (isinstance(frames, list) and all(map(_are_numbers, frames))):
+            raise ValueError(f"{where}: {name}: expected a list of numbers for every frame, got {frames!r:.60}")
+    tracks = value.get("tracks")
+    if tracks is not None and (not isinstance(tracks, list) or any(not isinstance(track, dict) for track in tracks)):
+        raise ValueError(f"{where}: tracks: expected a list of objects")
+    for k, track in enumerate(tracks or ()):
+        rows = track.get("boxes")
+        if not isinstance(rows, list):
+            raise ValueError(f"{where}: tracks[{k}].boxes: expected a box or null for every frame, got {rows!r:.60}")
+        # A row as a frame of its own, so that the frame's place is that of the row.
+        for (n, _), row in _wrong_boxes([[] if row is None else [row] for row in rows]):
+            raise ValueError(f"{where}: tracks[{k}].boxes[{n}]: {_NO_BOX}, got {row!r:.80}")
+    _text(value, ("caption",), where)
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, int | float) for value in values)
 
 
 def _has_tracks(value: Mapping[str, Any]) -> bool:
@@ -165,6 +198,15 @@ def _labels(value: Mapping[str, Any], names: Sequence[str], where: str) -> tuple
     return tuple(tuple(frame or ()) for frame in frames)
 
 
+def _all_boxes(value: Mapping[str, Any], where: str) -> list[np.ndarray]:
+    """Boxes `(n, 4)` float64 of every frame of an annotation."""
+    boxes = _boxes(value, ("bboxes",), where)
+    for n, frame in enumerate(boxes):
+        if frame is None:
+            raise ValueError(f"{where}: bboxes[{n}]: got null, expected the boxes of the frame, [] if there is none")
+    return [frame for frame in boxes if frame is not None]
+
+
 def _boxes(value: Mapping[str, Any], names: Sequence[str], where: str) -> list[np.ndarray | None]:
     """Boxes `(n, 4)` float64 of every frame, `None` for `null`."""
     frames = _value(value, names, where)
@@ -177,14 +219,15 @@ def _boxes(value: Mapping[str, Any], names: Sequence[str], where: str) -> list[n
     except (TypeError, ValueError):
         right = False
     if not right:
-        place, box = next(_wrong_boxes(frames))
-        raise ValueError(f"{where}: {names[0]}{place}: expected four finite numbers [x1, y1, x2, y2], got {box!r:.80}")
+        (n, i), box = next(_wrong_boxes(frames))
+        raise ValueError(f"{where}: {names[0]}[{n}][{i}]: {_NO_BOX}, got {box!r:.80}")
     ends = np.cumsum([len(frame or ()) for frame in frames], dtype=np.int64)
     parts = np.split(boxes, ends[:-1]) if frames else []
     return [None if frame is None else part for frame, part in zip(frames, parts, strict=True)]
 
 
-def _wrong_boxes(frames: Sequence[Sequence[Any] | None]) -> Iterator[tuple[str, Any]]:
+def _wrong_boxes(frames: Sequence[Sequence[Any] | None]) -> Iterator[tuple[tuple[int, int], Any]]:
+    """Frame, place in it and value of what is no box."""
     for n, frame in enumerate(frames):
         for i, box in enumerate(frame or ()):
             try:
@@ -192,7 +235,7 @@ def _wrong_boxes(frames: Sequence[Sequence[Any] | None]) -> Iterator[tuple[str, 
             except (TypeError, ValueError):
                 right = False
             if not right:
-                yield f"[{n}][{i}]", box
+                yield (n, i), box
 
 
 def _float32(boxes: np.ndarray) -> np.ndarray:

@@ -30,8 +30,8 @@ def official_scores(frames: ClipFrames, *, coco_stats: bool = False) -> Groundin
     predicted = cut_to_frame(frames, frames.predicted.where(frames.predicted.labelled))
     predicted = predicted.with_boxes(np.trunc(predicted.boxes))
 
-    (counted, frame_miou), matched = _overlaps_and_matches(frames, truth, predicted)
-    per_clip, flattening = _average_precision(frames, truth, predicted, coco_stats)
+    (counted, frame_miou), matched = overlaps_and_matches(frames, truth, predicted)
+    per_clip, flattening = coco_average_precision(frames, truth, predicted, coco_stats)
     sums, numbers = (np.bincount(frames.clip[counted], w, len(frames.keys)) for w in (frame_miou, None))
     matches = np.bincount(frames.clip[matched[:, 0]], minlength=len(frames.keys))
     labels = frames.per_clip(frames.num_labels)
@@ -60,7 +60,7 @@ def pseudo_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
 
 
-def _overlaps_and_matches(
+def overlaps_and_matches(
     frames: ClipFrames, truth: FrameBoxes, predicted: FrameBoxes
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     """The frames that count for mIoU and their values, and the matches that Recall counts, as in [`GroundingScores`]."""
@@ -81,9 +81,10 @@ def _overlaps_and_matches(
     return (both, sums[both] / size[both]), places
 
 
-def _average_precision(
+def coco_average_precision(
     frames: ClipFrames, truth: FrameBoxes, predicted: FrameBoxes, coco_stats: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """AP50, and COCO's statistics if asked for: of every clip, and over all frames as if they were of one."""
     pairs = overlapping_pairs(truth, predicted, iou)
     areas = signed_areas(truth.boxes), signed_areas(predicted.boxes)
     matches = coco_matches(pairs, predicted.place, *areas)
@@ -107,4 +108,4 @@ def _average_precision(
     return per_clip, flattening
 
 
-__all__ = ["official_scores", "pseudo_iou"]
+__all__ = ["coco_average_precision", "official_scores", "overlaps_and_matches", "pseudo_iou"]

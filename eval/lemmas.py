@@ -47,9 +47,13 @@ class SpacyLemmatizer:
     def prepare(self, texts: Iterable[str]) -> None:
         """Looks up many texts at once, which is some times faster than one after the other."""
         words = sorted({first_word(text) for text in texts} - self._lemmas.keys())
-        for word, tokens in zip(words, self._pipeline.pipe(words), strict=True):
-            # spaCy has no lemma for what no component of the pipeline knows.
-            self._lemmas[word] = tokens[0].lemma_ or word.lower()
+        found = {word: tokens[0].lemma_ for word, tokens in zip(words, self._pipeline.pipe(words), strict=True)}
+        if not self._lemmas and found and not any(found.values()):
+            parts = ", ".join(self._pipeline.pipe_names) or "nothing"
+            message = f"the spaCy pipeline sets no lemmas (it has {parts}); expected one with a lemmatizer"
+            raise ValueError(f"lemmas: {message}, such as {DEFAULT_MODEL}, or give `table:FILE`")
+        # spaCy has no lemma for what no component of the pipeline knows.
+        self._lemmas |= {word: lemma or word.lower() for word, lemma in found.items()}
 
     def __call__(self, text: str) -> str:
         word = first_word(text)

@@ -11,6 +11,8 @@ What the original does (`official`)
 - The lists of a segment are read in parallel up to the end of the shorter one: seconds that a prediction lacks do not count.
 - Without any counted frame the accuracy is 0.
 
+- (A segment that is annotated twice counts twice, with the same prediction. Here it is an error, under both protocols.)
+
 What `corrected` does instead
 - A segment that is missing, a second that is missing and a frame without box are misses, so that leaving out what is hard
   cannot pay.
@@ -28,10 +30,12 @@ from typing import Any
 
 import numpy as np
 
+from dataset_builders.record import Record
 from modeling_grove.grounded_caption import GroundedCaption
 
+from .clips import by_key, caption_of, places_of_frames
 from .results import PROTOCOLS, BenchmarkResult, check_protocols, coverage_of
-from .single_phrase import as_boxes, by_key, check_overlap, one_box_a_frame, phrase_boxes
+from .single_phrase import as_boxes, check_overlap, one_box_a_frame, phrase_boxes
 
 # Benchmark: the field of its files that numbers the segments of a video.
 SEGMENT_FIELDS = {"youcook_interactions": "segment_youcook_idx", "grounding_youtube": "segment_groundingyoutube_idx"}
@@ -159,8 +163,8 @@ def _original_prediction(key: str, value: Mapping[str, Any]) -> PointingPredicti
 
 
 def score_pointing(
-    references: Iterable[PointingReference],
-    predictions: Iterable[PointingPrediction],
+    references: Iterable[PointingReference | GroundedCaption | Record],
+    predictions: Iterable[PointingPrediction | GroundedCaption],
     *,
     benchmark: str,
     protocols: tuple[str, ...] = PROTOCOLS,
@@ -169,8 +173,11 @@ def score_pointing(
     Scores answers to the sentences of a pointing benchmark; see the module for the protocols.
 
     Args:
-        references (`Iterable[PointingReference]`), predictions (`Iterable[PointingPrediction]`):
-            Made by [`pointing_reference`] and [`pointing_prediction`], or by [`read_original_pointing`].
+        references (iterable of records, [`GroundedCaption`] or [`PointingReference`]):
+            The annotated segments; records as `dataset_builders.importers.pointing` makes them. A caption has one phrase, the
+            sentence. [`read_original_pointing`] reads the original's files.
+        predictions (iterable of [`GroundedCaption`] or [`PointingPrediction`]):
+            The answers, with the keys of the references.
         benchmark (`str`):
             "youcook_interactions" or "grounding_youtube".
         protocols (`tuple[str, ...]`):
@@ -182,12 +189,15 @@ def score_pointing(
         `hits`: for every second true, false, or `None` where it does not count.
 
     Raises:
-        `ValueError`: if nothing predicted is annotated, a key is there twice, or no frame of a prediction is annotated; under
-            `official` where the original stops.
+        `ValueError`: if nothing predicted is annotated, a key is there twice, a clip is no single sentence, or no frame of a
+            prediction is annotated; under `official` where the original stops.
     """
     _check_benchmark(benchmark)
     check_protocols(protocols)
-    truth, answers = by_key("annotated segment", references), by_key("prediction", predictions)
+    truth = by_key("annotated segment", map(_as_reference, references))
+    answers = by_key(
+        "prediction", (pointing_prediction(p) if isinstance(p, GroundedCaption) else p for p in predictions)
+    )
     warnings: Counter[str] = Counter()
     warnings["unknown_segments"] = check_overlap(truth, answers)
     aligned = {key: _on_seconds(answers[key], reference) for key, reference in truth.items() if key in answers}
@@ -207,17 +217,17 @@ def score_pointing(
     return BenchmarkResult(benchmark, metrics, headline, coverage_of([*truth], set(answers)), rows, warnings=+warnings)
 
 
+def _as_reference(item: PointingReference | GroundedCaption | Record) -> PointingReference:
+    if isinstance(item, PointingReference):
+        return item
+    return pointing_reference(item if isinstance(item, GroundedCaption) else caption_of(item))
+
+
 def _on_seconds(answer: PointingPrediction, reference: PointingReference) -> tuple[np.ndarray | None, ...]:
     """The answer's boxes at the annotated seconds."""
     if answer.frame_indices is None or reference.frame_indices is None:
         return answer.boxes
-    places = {frame: n for n, frame in enumerate(answer.frame_indices.tolist())}
-    at = [places.get(frame) for frame in reference.frame_indices.tolist()]
-    if all(n is None for n in at):
-        raise ValueError(
-            f"segment {answer.key!r}: frame_indices: none of the predicted frames is annotated, expected those of "
-            f"{reference.frame_indices[0]}..{reference.frame_indices[-1]}; predict the annotation's frames"
-        )
+    at = places_of_frames(answer.key, answer.frame_indices, reference.frame_indices)
     return tuple(None if n is None else answer.boxes[n] for n in at)
 
 

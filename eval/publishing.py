@@ -20,7 +20,9 @@ from pathlib import Path
 from dataset_builders.command_line import emit
 from modeling_grove.grounded_caption import atomic_path
 
-BENCHMARKS = ("iground", "vidstg", "activitynet_entities", "youcook_interactions", "grounding_youtube")
+from .pointing import SEGMENT_FIELDS
+from .results import BENCHMARKS
+
 _EVAL = Path(__file__).parent
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _TITLES = {
@@ -132,7 +134,7 @@ def write_metric(benchmark: str, output: Path, repository: str | None = None) ->
     output.mkdir(parents=True, exist_ok=True)
     script = (_EVAL / "metrics" / f"{benchmark}_score" / f"{benchmark}_score.py").read_text(encoding="utf-8")
     modules = _needed(script)
-    scorer = "pointing" if benchmark in ("youcook_interactions", "grounding_youtube") else benchmark
+    scorer = "pointing" if benchmark in SEGMENT_FIELDS else benchmark
     texts = {
         "title": f"{_TITLES[benchmark]} score",
         "description": _described(script),
@@ -197,4 +199,4 @@ def _described(script: str) -> str:
     raise ValueError("the script's class has no `description`")
 
 
-__all__ = ["BENCHMARKS", "add_arguments", "run", "write_metric"]
+__all__ = ["add_arguments", "run", "write_metric"]

@@ -1,4 +1,4 @@
-"""Intervals of the scores of the benchmarks that have one phrase or given objects; those of iGround are in `statistics`."""
+"""Intervals of the scores of the benchmarks that have one phrase or given objects; those of iGround are in `caption_statistics`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from .bootstrap import interval, intervals, resampled_sums
 from .per_clip import value_at
 from .results import BenchmarkResult
+from .vidstg import METRICS
 
-_VIDSTG_METRICS = ("msIoU", "vIoU@0.3", "vIoU@0.5")
 _SENTENCE_METRICS = ("F1_all_per_sent", "F1_loc_per_sent")
 
 
@@ -25,7 +25,7 @@ def score_intervals(result: BenchmarkResult, *, resamples: int, seed: int) -> di
     found: dict[str, Any] = {}
     for protocol in result.headline:
         if result.benchmark == "vidstg":
-            found[protocol] = _by_question_type(result.per_clip, protocol, **options)
+            found[protocol] = _by_question_type(result, protocol, **options)
         elif result.benchmark == "activitynet_entities":
             # The official mean over sentences also counts segments that nobody annotated.
             metrics = _SENTENCE_METRICS if protocol == "corrected" else ()
@@ -35,11 +35,14 @@ def score_intervals(result: BenchmarkResult, *, resamples: int, seed: int) -> di
     return {"intervals": {protocol: scores for protocol, scores in found.items() if scores}}
 
 
-def _by_question_type(rows: Sequence[Mapping[str, Any]], protocol: str, **options: int) -> dict[str, dict[str, float]]:
+def _by_question_type(result: BenchmarkResult, protocol: str, **options: int) -> dict[str, dict[str, float]]:
+    """A mean that is NaN, as one sentence makes it officially, has none."""
+    rows, means = result.per_clip, result.metrics[protocol]
     found: dict[str, dict[str, float]] = {}
     for qtype in sorted({row[protocol]["qtype"] for row in rows}):
         of_type = [row for row in rows if row[protocol]["qtype"] == qtype]
-        values = intervals(of_type, protocol, metrics=_VIDSTG_METRICS, **options)
+        metrics = [name for name in METRICS if qtype in means and not np.isnan(means[qtype][name])]
+        values = intervals(of_type, protocol, metrics=metrics, **options) if metrics else {}
         found.update({f"{name} ({qtype})": value for name, value in values.items()})
     return found
 

@@ -6,20 +6,12 @@ done with models that have one: the sentence is known to hold in the frames that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from modeling_grove.grounded_caption import GroundedCaption
-
-
-class _Keyed(Protocol):
-    @property
-    def key(self) -> str: ...
-
-
-Item = TypeVar("Item", bound=_Keyed)
 
 
 def phrase_boxes(caption: GroundedCaption, present_only: bool) -> np.ndarray:
@@ -72,23 +64,6 @@ def as_boxes(value: Any, where: str) -> np.ndarray:
     return boxes
 
 
-def by_key(kind: str, items: Iterable[Item]) -> dict[str, Item]:
-    """
-    Items by key, in their order.
-
-    Raises:
-        `ValueError`: if there is none, or two have the same key.
-    """
-    found: dict[str, Item] = {}
-    for item in items:
-        if item.key in found:
-            raise ValueError(f"{item.key!r}: there are two {kind}s of this key; keep one of them")
-        found[item.key] = item
-    if not found:
-        raise ValueError(f"no {kind}s; expected at least one")
-    return found
-
-
 def check_overlap(references: Mapping[str, Any], predictions: Mapping[str, Any]) -> int:
     """
     How many predictions are of nothing annotated; all benchmarks ignore them.
@@ -105,4 +80,4 @@ def check_overlap(references: Mapping[str, Any], predictions: Mapping[str, Any])
     return len(unknown)
 
 
-__all__ = ["as_boxes", "by_key", "check_overlap", "one_box_a_frame", "phrase_boxes"]
+__all__ = ["as_boxes", "check_overlap", "one_box_a_frame", "phrase_boxes"]

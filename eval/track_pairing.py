@@ -41,7 +41,7 @@ class PhraseTubes:
 
 
 @dataclass(frozen=True)
-class PairedClip:
+class PairedPhrases:
     """
     A clip's annotated and predicted phrases.
 
@@ -143,7 +143,7 @@ def pair_phrases(
     predictions: Mapping[str, PredictedClip],
     similarity: Similarity,
     min_similarity: float = MIN_SIMILARITY,
-) -> list[PairedClip]:
+) -> list[PairedPhrases]:
     """
     Pairs the phrases of all annotated clips, in their order; predictions of other clips are passed over.
 
@@ -170,7 +170,7 @@ def pair_phrases(
             similarities = np.zeros((len(truth.phrases), len(predicted.phrases)))
         overlaps = tube_ious(truth, predicted)
         pairs = best_pairs(similarities, overlaps, min_similarity)
-        paired.append(PairedClip(key, truth, predicted, asked, similarities, overlaps, pairs))
+        paired.append(PairedPhrases(key, truth, predicted, asked, similarities, overlaps, pairs))
     return paired
 
 
@@ -201,7 +201,7 @@ def _all_phrases(clip: ReferenceClip | PredictedClip) -> list[str]:
 
 __all__ = [
     "MIN_SIMILARITY",
-    "PairedClip",
+    "PairedPhrases",
     "PhraseTubes",
     "Similarity",
     "best_pairs",

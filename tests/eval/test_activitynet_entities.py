@@ -225,6 +225,49 @@ def test_records_are_the_original_files(lemma: Lemmatizer):
     assert given["corrected"]["gt"]["grounding_accuracy"] == 1.0
 
 
+def test_records_and_captions_can_be_given_as_they_are(lemma: Lemmatizer):
+    records = list(import_activitynet_entities([GOLDEN / "ground_truth.json"], lambda problem: None))
+    captions = [from_record(record) for record in records[1:]]
+    made = [annotated_segment(record) for record in records], [predicted_segment(caption) for caption in captions]
+    expected = score_activitynet_entities(*made, lemma=lemma)
+    result = score_activitynet_entities(records, captions, lemma=lemma)
+    assert (result.metrics, result.per_clip) == (expected.metrics, expected.per_clip)
+    assert 0 < result.headline["corrected"]["F1_all"] < 100
+    key = f"{records[0]['video_id']}_{records[0]['clip_id']}"
+    with pytest.raises(ValueError, match=f"^clip '{key}': metadata: tokens: expected a list"):
+        score_activitynet_entities([records[0] | {"metadata": None}], captions, lemma=lemma)
+
+
+def test_a_sentence_without_recall_is_in_no_official_sum_of_the_mode_loc(lemma: Lemmatizer):
+    # The word is a man in its first box, a person in the second; only "person" is predicted, which so is no recall in loc.
+    twice = replace(annotated((1, "man", LEFT), (1, "person", LEFT)), frames=np.array([0, 3]))
+    answers = [predicted(("person", LEFT)), predicted(("person", LEFT), key="v_1")]
+    metrics = score_activitynet_entities([twice], answers, lemma=lemma, protocols=("official",)).metrics["official"]
+    assert metrics["generated"]["prec_loc_per_sent"] == metrics["generated"]["f1_loc_per_sent"] == 0.0
+    assert metrics["generated"]["prec_all_per_sent"] == 0.5
+
+
+def test_a_word_of_two_classes_has_the_first_in_corrected(lemma: Lemmatizer):
+    twice = annotated((1, "man", LEFT), (1, "person", LEFT))
+    assert {*corrected([twice], [predicted(("man", LEFT))], lemma).values()} == {1.0}
+
+
+def test_a_group_of_people_is_a_group_where_people_are_no_class(lemma: Lemmatizer):
+    group = annotated((1, "group", LEFT), sentence="A group of people runs")
+    assert {*corrected([group], [predicted(("a group of people", LEFT))], lemma).values()} == {1.0}
+    people = annotated((1, "group", RIGHT), (3, "people", LEFT), sentence="A group of people runs")
+    result = score_activitynet_entities(
+        [people], [predicted(("a group of people", LEFT))], lemma=lemma, protocols=("corrected",)
+    )
+    assert result.metrics["corrected"]["generated"]["classes"]["people"]["all"]["recall"] == [1, 1]
+
+
+def test_a_blank_token_is_named(lemma: Lemmatizer):
+    blank = replace(MAN_AND_BALL, tokens=("A", "man", " ", "a", "ball"))
+    with pytest.raises(ValueError, match=r"^clip 'v_0': tokens\[2\]: expected a word, got ' '"):
+        score_activitynet_entities([blank], [predicted(("man", LEFT))], lemma=lemma)
+
+
 def test_boxes_are_scaled_to_the_width_of_the_annotation():
     record = next(import_activitynet_entities([GOLDEN / "ground_truth.json"], lambda problem: None))
     caption = from_record(record | {"width": 1440, "height": 810})

@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -10,6 +12,7 @@ import pytest
 
 from eval import caption_jars
 from eval.caption_jars import Meteor, close_meteor, jar_tokens, meteor_process
+from eval.captions import score_captions
 
 pytestmark = pytest.mark.java
 ROOT = Path(__file__).parents[2]
@@ -73,3 +76,32 @@ def test_nothing_is_written_into_the_package():
     before = sorted(folder.iterdir())
     assert jar_tokens(["A man's cup.", "", "(left)"]) == ["a man 's cup .", "", "-lrb- left -rrb-"]
     assert sorted(folder.iterdir()) == before
+
+
+def test_threads_share_one_process():
+    close_meteor()
+    ready = threading.Barrier(6)
+
+    def process() -> Meteor:
+        ready.wait()
+        return meteor_process()
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len({*pool.map(lambda _: process(), range(6))}) == 1
+    close_meteor()
+
+
+@pytest.mark.slow  # Java takes its time to run out of memory
+def test_the_caption_at_which_it_ends_is_named():
+    """A process without the memory for a caption that repeats itself, as some thousand words are to one of 2 GB."""
+    close_meteor()
+    looping = " ".join(["cup"] * 2000)
+    captions = {"a_0": "a cup", "b_0": looping, "c_0": "a dog"}
+    try:
+        with pytest.raises(
+            ValueError, match="^clip 'b_0': caption: of 2000 words; METEOR ended: .*OutOfMemory"
+        ) as error:
+            score_captions(captions, captions)
+        assert "\n" not in str(error.value)
+    finally:
+        close_meteor()

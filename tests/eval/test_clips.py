@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eval.clips import PredictedClip, ReferenceClip, predicted_clips, reference_clips
+from eval.clips import PredictedClip, ReferenceClip, by_key, places_of_frames, predicted_clips, reference_clips
 from eval.results import check_protocols, coverage_of
 from modeling_grove.grounded_caption import GroundedCaption
 from tests.records import make_caption
@@ -96,3 +96,20 @@ def test_coverage_counts_and_names_what_is_missing():
 def test_unknown_protocols_are_refused(protocols):
     with pytest.raises(ValueError, match="protocols: got"):
         check_protocols(protocols)
+
+
+def test_items_by_key_keep_their_order():
+    clips = [make_caption(clip_id=n) for n in (2, 0, 1)]
+    assert [*by_key("clip", clips)] == ["video_2", "video_0", "video_1"]
+    with pytest.raises(ValueError, match=r"^clip 'video_0': there are two sentences of this key; keep one of them$"):
+        by_key("sentence", [*clips, clips[1]])
+    with pytest.raises(ValueError, match=r"^no sentences; expected at least one$"):
+        by_key("sentence", [])
+
+
+def test_places_of_frames():
+    assert places_of_frames("a", np.array([5, 3, 9]), np.array([3, 4, 5])) == [1, None, 0]
+    for predicted, shown in ((np.array([7, 8]), r"7\.\.8"), (np.zeros(0, dtype=int), "none")):
+        message = rf"^clip 'a': frame_indices: none of the predicted frames {shown} is annotated, .* 3\.\.5"
+        with pytest.raises(ValueError, match=message):
+            places_of_frames("a", predicted, np.array([3, 4, 5]))

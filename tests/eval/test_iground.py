@@ -237,7 +237,6 @@ def test_captions_of_missing_clips_and_line_separators():
             {"boxes": (), "labels": ()},
             r"clip 'v_0': bboxes of the prediction: an empty list, as in all predicted clips",
         ),
-        ({"labels": ((), ())}, r"clip 'v_0': bboxes of the prediction: no box with a label, .* the corrected protocol"),
     ],
 )
 def test_bad_predictions(truth, answers, changes, message):
@@ -259,6 +258,67 @@ def test_bad_predictions(truth, answers, changes, message):
 def test_bad_annotations(truth, answers, changes, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         score([replace(truth, **changes)], [answers])
+
+
+@pytest.mark.parametrize("frames", [("all",), ("center_frame",)])
+def test_without_any_predicted_box_the_official_protocol_alone_is_an_error(truth, answers, frames):
+    bare = replace(answers, labels=((), ()))
+    message = r"^clip 'v_0': bboxes of the prediction: no box with a label, .* the corrected protocol$"
+    with pytest.raises(ValueError, match=message):
+        score([truth], [bare], protocols=("official",), frames=frames)
+
+
+def test_without_any_predicted_box_the_corrected_protocol_scores_zero(truth, answers, caplog):
+    bare = replace(answers, boxes=(np.zeros((0, 4)), np.zeros((0, 4))), labels=((), ()))
+    result = score([truth], [bare])
+    assert per_video(result) == (0.0, 0.0, 0.0)
+    assert not {"all", "center_frame", "center_8"} & {*result.metrics["official"]}
+    assert result.metrics["official"]["clips"] == 1 and "AP50" not in result.headline["official"]
+    assert result.warnings == {"no_predicted_box": 3}  # one a set of frames
+    reason = "no official scores, which need a predicted box with a label"
+    assert caplog.messages == [f"frames of all, center_frame, center_8: {reason}"]
+
+
+def test_a_center_without_predicted_boxes_is_left_out_of_the_official_scores_alone(truth, answers):
+    first_only = replace(answers, boxes=(answers.boxes[0], np.zeros((0, 4))), labels=(answers.labels[0], ()))
+    result = score([truth], [first_only])
+    assert "all" in result.metrics["official"] and "center_frame" not in result.metrics["official"]
+    assert per_video(result)[1] == pytest.approx(1 / 3)
+    assert result.metrics["corrected"]["center_frame"]["per_video"]["AP50"] == 0.0
+
+
+def test_frames_that_are_not_scored_are_said_once(truth, answers, caplog):
+    center_only = replace(answers, boxes=(None, answers.boxes[1]))
+    result = score([truth], [center_only])
+    assert [*result.metrics["official"]] == [*result.metrics["corrected"]]
+    assert caplog.messages == ["frames of all, center_8: not scored, as clip 'v_0' has frames without a prediction"]
+
+
+@pytest.mark.parametrize("merge_instances", [False, True])
+def test_a_label_that_is_a_list_is_like_no_other(merge_instances):
+    truth = reference([[BOX, OTHER]], [["a cup", ["a", "dog"]]])
+    answer = prediction([[BOX, OTHER]], [["a cup", ["a", "dog"]]])
+    result = score([truth], [answer], merge_instances=merge_instances)
+    assert per_video(result) == (1.0, 0.5, 1.0)
+    assert result.warnings["frames_with_null_label"] == 1
+
+
+def test_as_many_predicted_boxes_without_area_are_left_out_as_annotated_ones():
+    flat = [10, 10, 10, 40]
+    truth = reference([[BOX, flat]], [["a cup", "a dog"]])
+    answer = prediction([[BOX, flat, flat]], [["a cup", "a dog", "a dog"]], scores=[[0.5, 0.9, 0.4]])
+    # The surer one stays, as a false positive before the right box.
+    assert per_video(corrected([truth], [answer])) == (0.5, 1.0, 0.5)
+    perfect = prediction([[BOX, flat]], [["a cup", "a dog"]])
+    assert per_video(corrected([truth], [perfect])) == (1.0, 1.0, 1.0)
+
+
+def test_labels_of_numpy_are_text(truth, answers):
+    labels = tuple(tuple(np.str_(label) for label in frame) for frame in answers.labels)
+    for options in ({}, {"merge_instances": True}):
+        result = score([truth], [replace(answers, labels=labels)], **options)
+        assert not result.warnings["frames_with_null_label"]
+        assert result.metrics == score([truth], [answers], **options).metrics
 
 
 @pytest.mark.parametrize("options", [{"frames": ("middle",)}, {"frames": ()}, {"protocols": ("mine",)}])

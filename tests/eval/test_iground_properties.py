@@ -5,17 +5,24 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from eval import iground_corrected
 from eval.boxes import iou
 from eval.clips import PredictedClip
+from eval.frame_matching import greedy_matching
 from eval.iground import score_iground
 from tests.eval.iground_cases import HEAD_WORD, prediction, reference
 
 LABELS = ("a red cup", "the cup", "a man", "the old man", "dog")
 METRICS = ("AP50", "Recall", "mIoU")
 SIZE = 100
+FLAT = ([10.0, 10.0, 10.0, 50.0], [10.0, 10.0, 30.0, 10.0], [120.0, 0.0, 140.0, 20.0], [-20.0, 5.0, -1.0, 9.0])
+# One-to-one pairs of overlap 0.5 or more: two, but one if the best pair (the first of each) is taken first.
+CHAIN = [
+    ([[([0.0, 0.0, 40.0, y], "cup") for y in (40.0, 16.0)]], [[([0.0, 0.0, 40.0, y], "cup") for y in (30.0, 60.0)]])
+]
 # Whole numbers and few of them, so that equal overlaps and equal scores are common.
 coordinates = st.tuples(*[st.integers(0, 13)] * 2, *[st.integers(1, 12)] * 2)
 boxes = coordinates.map(lambda b: [4.0 * b[0], 4.0 * b[1], 4.0 * (b[0] + b[2]), 4.0 * (b[1] + b[3])])
@@ -71,10 +78,13 @@ def same(first, second):
     return first == pytest.approx(second, abs=1e-12, nan_ok=True)
 
 
-@given(clips())
-def test_perfect_predictions_score_the_maximum(made):
-    made = [(truth, truth) for truth, _ in made]
+@given(clips(), st.data())
+def test_perfect_predictions_score_the_maximum(made, data):
     assume(any(frame for truth, _ in made for frame in truth))
+    # Also where some boxes have no area inside the frame, which nothing can find.
+    flat = st.lists(st.tuples(st.sampled_from(FLAT), st.sampled_from(LABELS)), max_size=2)
+    made = [[[*frame, *data.draw(flat)] for frame in truth] for truth, _ in made]
+    made = [(truth, truth) for truth in made]
     metrics = corrected(made, frames=("all", "center_8"))
     for block in (*metrics["all"].values(), metrics["center_8"]["flattening"]):
         found = [value for value in block.values() if not np.isnan(value)]
@@ -156,14 +166,29 @@ def test_copies_of_clips_leave_the_means_unchanged(made):
     ]
     for protocol in ("official", "corrected"):
         first, second = (result.metrics[protocol] for result in results)
-        for frames in ("all", "center_frame", "center_8"):
+        assert [*first] == [*second]  # officially a set of frames without predicted boxes is left out
+        for frames in {"all", "center_frame", "center_8"} & {*first}:
             assert same(first[frames]["per_video"], second[frames]["per_video"])
         assert second["clips"] == 2 * first["clips"]
     first, second = (result.metrics["corrected"]["all"]["flattening"] for result in results)
     assert same(first, second)
 
 
-@given(clips(max_clips=1, max_frames=1))
+def test_recall_is_more_than_a_greedy_matching_finds(monkeypatch):
+    assert means(CHAIN)["Recall"] == 1.0
+    monkeypatch.setattr(iground_corrected, "maximum_matching", greedy_matching)
+    assert means(CHAIN)["Recall"] == 0.5
+
+
+# Boxes of one label that differ in one side or two, so that one overlaps several.
+jittered = st.tuples(st.integers(4, 20), st.sampled_from([40.0, 40.0, 48.0])).map(
+    lambda sides: ([0.0, 0.0, sides[1], 4.0 * sides[0]], "cup")
+)
+crowds = st.lists(jittered, min_size=2, max_size=5)
+
+
+@example(CHAIN)
+@given(clips(max_clips=1, max_frames=1) | st.tuples(crowds, crowds).map(lambda pair: [([pair[0]], [pair[1]])]))
 def test_recall_and_miou_are_the_optimum(made):
     (truth,), (answers,) = made[0]
     assume(truth and answers)
@@ -242,8 +267,8 @@ def test_frames_that_were_not_asked_about_leave_the_others_alone(made):
     assert isinstance(only, PredictedClip)
     first, second = (evaluate([clip(truth)], [each]) for each in (asked, only))
     for protocol in ("official", "corrected"):
-        assert same(
-            first.metrics[protocol]["center_frame"]["per_video"], second.metrics[protocol]["center_frame"]["per_video"]
-        )
-        assert ("all" in second.metrics[protocol]) == (len(truth) == 1)
+        one, other = (result.metrics[protocol].get("center_frame", {"per_video": {}}) for result in (first, second))
+        assert same(one["per_video"], other["per_video"])
+        assert (protocol == "corrected" or any(answers[centre : centre + 1])) == bool(one["per_video"])
+        assert ("all" in second.metrics[protocol]) == (len(truth) == 1 and bool(one["per_video"]))
     assert second.warnings["frames_not_predicted"] == len(truth) - 1

@@ -33,6 +33,15 @@ def test_words_are_looked_up_at_once_and_kept(pipeline: Path):
     assert lemma("men") == "man"
 
 
+def test_a_pipeline_without_lemmas(tmp_path: Path):
+    spacy.blank("en").to_disk(tmp_path / "blank")
+    lemma = lemmatizer("spacy", str(tmp_path / "blank"))
+    with pytest.raises(
+        ValueError, match=r"^lemmas: the spaCy pipeline sets no lemmas \(it has nothing\); .*en_core_web_sm"
+    ):
+        lemma("men")
+
+
 def test_a_pipeline_that_is_not_there():
     with pytest.raises(ValueError, match="no spaCy model 'en_none_sm'; `python -m spacy download en_none_sm`, or give"):
         lemmatizer("spacy", "en_none_sm")

@@ -18,6 +18,7 @@ from eval.pointing import (
     read_original_pointing,
     score_pointing,
 )
+from tests.records import make_caption
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval"
 BENCHMARKS = tuple(SEGMENT_FIELDS)
@@ -201,5 +202,20 @@ class TestRecords:
         answers = [PointingPrediction("a_0", (BOX, BOX, AWAY), np.array([30, 45, 60]))]
         assert score_pointing([reference], answers, benchmark=benchmark).metrics["official"]["accuracy"] == 1.0
         answers = [PointingPrediction("a_0", (BOX,), np.array([7]))]
-        with pytest.raises(ValueError, match=r"segment 'a_0': frame_indices: .*expected those of 30\.\.60"):
+        with pytest.raises(ValueError, match=r"^clip 'a_0': frame_indices: .*expected those of 30\.\.60"):
             score_pointing([reference], answers, benchmark=benchmark)
+
+    def test_records_and_captions_can_be_given_as_they_are(self, benchmark):
+        records = [*import_pointing(GOLDEN / benchmark / "ground_truth.json")]
+        captions = [from_record(record).with_threshold(1.0) for record in records]
+        made = [pointing_reference(from_record(r)) for r in records], [pointing_prediction(c) for c in captions[1:]]
+        expected = score_pointing(*made, benchmark=benchmark, protocols=("corrected",))
+        assert 0 < expected.metrics["corrected"]["accuracy"] < 1
+        for references in (records, [from_record(record) for record in records]):
+            result = score_pointing(references, captions[1:], benchmark=benchmark, protocols=("corrected",))
+            assert (result.metrics, result.per_clip) == (expected.metrics, expected.per_clip)
+        with pytest.raises(ValueError, match=r"^clip 'video_0': tracks: got 3, expected one"):
+            score_pointing(records, [make_caption()], benchmark=benchmark)
+        broken = records[0] | {"width": "x"}
+        with pytest.raises(ValueError, match=f"^clip '{captions[0].key}': .*width"):
+            score_pointing([broken], captions, benchmark=benchmark)

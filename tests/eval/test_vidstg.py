@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from dataset_builders.importers.vidstg import import_vidstg
-from dataset_builders.record import from_record
-from eval.vidstg import (
+from dataset_builders.record import from_record, record_key
+from eval.vidstg import METRICS, score_vidstg
+from eval.vidstg_sentences import (
     VidstgPrediction,
     VidstgReference,
     read_original_vidstg,
-    score_vidstg,
     vidstg_prediction,
     vidstg_reference,
     vidstg_reference_of,
 )
+from tests.records import make_caption
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval" / "vidstg"
 REAL = Path(__file__).parents[3] / "shared" / "data" / "annotations" / "vidstg_val_annotations.json"
@@ -62,9 +63,11 @@ class TestOfficial:
         for name, value in expected["summary_fps5"].items():
             qtype, metric = name.split("_", 1)
             assert result.metrics["official"][qtype][NAMES[metric]] == value
-        assert (
-            result.headline["official"]["msIoU (declarative)"] == 100 * expected["summary_fps5"]["declarative_gt_viou"]
-        )
+        row = {f"{NAMES[name.split('_', 1)[1]]} ({name.split('_', 1)[0]})" for name in expected["summary_fps5"]}
+        assert {*result.headline["official"]} == row and len(row) == 6
+        for name, value in expected["summary_fps5"].items():
+            qtype, metric = name.split("_", 1)
+            assert result.headline["official"][f"{NAMES[metric]} ({qtype})"] == 100 * value
         assert result.coverage == {"clips": 30, "predicted": 30, "coverage": 1.0, "missing": []}
 
     def test_recorded_videos_and_frames_are_reproduced_to_the_last_bit(self):
@@ -111,7 +114,10 @@ class TestOfficial:
         assert {name for name, case in EDGE_CASES.items() if "expected" not in case} == stops
 
     def test_one_missing_video_of_two_stops(self):
-        references = [clip(), VidstgReference("b_0", "declarative", 25.0, (0, 2), np.array([0]), np.ones((1, 4)))]
+        references = [
+            clip(),
+            VidstgReference("b_0", "declarative", 25.0, (0, 2), np.array([0]), square().astype(float)),
+        ]
         with pytest.raises(ValueError, match=r"video 'b_0': predictions: none \(as for 1 of 2\)"):
             score_vidstg(references, [answer()], protocols=("official",))
         result = score_vidstg(references, [answer()], protocols=("corrected",))
@@ -139,9 +145,11 @@ class TestCorrected:
         assert score["frame_iou"][0] == 0.0
         assert score["msIoU"] == 0.75 and score["vIoU@0.5"] == 1.0
 
-    def test_nothing_is_covered_where_the_annotation_has_no_area(self):
-        score, _ = corrected(clip(boxes=[[10, 10, 10, 10]] * 4), answer(boxes=[square(side=0.0)] * 4))
-        assert score["msIoU"] == 0.0
+    def test_frames_do_not_count_where_the_annotation_has_no_area(self):
+        boxes = [[10, 10, 10, 10]] * 3 + [[10, 10, 30, 30]]
+        score, warnings = corrected(clip(boxes=boxes), answer(boxes=[square(side=0.0)] * 3 + [square()]))
+        assert score["msIoU"] == 1.0 and score["frame_indices"] == [15]
+        assert warnings["annotated_boxes_without_area"] == 3
 
     def test_the_type_is_that_of_the_annotation(self):
         case = EDGE_CASES["qtype_taken_from_predictions"]
@@ -167,7 +175,7 @@ class TestCorrected:
         result = score_vidstg([clip(), bare], [answer()], protocols=("corrected",))
         assert result.metrics["corrected"]["declarative"]["msIoU"] == 1.0
         assert result.metrics["corrected"]["declarative"]["videos"] == 1
-        assert math.isnan(result.per_clip[1]["corrected"]["msIoU"])
+        assert all(math.isnan(result.per_clip[1]["corrected"][name]) for name in METRICS)
         assert result.warnings == {"annotated_frames_without_box": 1, "sentences_without_box": 1}
 
 
@@ -281,6 +289,34 @@ class TestRecords:
         assert (
             score_vidstg([vidstg_reference_of(records[0])], [unsure]).metrics["corrected"]["declarative"]["msIoU"] == 1
         )
+
+    def test_records_and_captions_can_be_given_as_they_are(self, records):
+        captions = [from_record(record).with_threshold(1.0) for record in records]
+        made = [vidstg_reference_of(record) for record in records], [vidstg_prediction(c) for c in captions]
+        expected = score_vidstg(*made)
+        result = score_vidstg(records, captions)
+        assert (result.metrics, result.per_clip) == (expected.metrics, expected.per_clip)
+
+    def test_captions_as_references_need_the_type_of_their_sentence(self, records):
+        captions = [from_record(record) for record in records]
+        types = {reference.key: reference.qtype for reference in map(vidstg_reference_of, records)}
+        result = score_vidstg(captions, captions, question_types=types)
+        videos = {qtype: values["videos"] for qtype, values in result.metrics["corrected"].items()}
+        assert videos == {qtype: [*types.values()].count(qtype) for qtype in ("declarative", "interrogative")}
+        assert {values["msIoU"] for values in result.metrics["corrected"].values()} == {1.0}
+        key = captions[3].key
+        for given in (None, {}, {name: qtype for name, qtype in types.items() if name != key}):
+            with pytest.raises(ValueError, match=f"^clip '{captions[0].key if not given else key}': question_types: "):
+                score_vidstg(captions, captions, question_types=given)
+
+    def test_captions_that_are_no_single_sentence_are_named(self, records):
+        with pytest.raises(ValueError, match=r"^clip 'video_0': tracks: got 3, expected one"):
+            score_vidstg(records, [make_caption()])
+        with pytest.raises(ValueError, match=r"^clip 'video_0': tracks: got 3, expected one"):
+            score_vidstg([make_caption()], [from_record(records[0])], question_types={"video_0": "declarative"})
+        broken = records[0] | {"bboxes": [[[1, 2, 3]], *records[0]["bboxes"][1:]]}
+        with pytest.raises(ValueError, match=f"^clip '{record_key(broken)}': .*boxes"):
+            score_vidstg([broken], [from_record(records[0])])
 
     def test_a_record_without_boxes_is_an_error(self, records):
         record = {**records[0], "bboxes": [[]] * len(records[0]["bboxes"]), "labels": [[]] * len(records[0]["labels"])}

@@ -7,7 +7,7 @@ An entry in the original's spelling is `{"annotations": {video: {"segments": {se
 from typing import Any
 
 from eval.activitynet_entities import score_activitynet_entities
-from eval.activitynet_segments import annotated_segment, predicted_segment, read_original_activitynet_entities
+from eval.activitynet_segments import read_original_activitynet_entities
 from eval.lemmas import lemmatizer
 from eval.metric_base import ClipMetric, are_ours, as_caption, as_record, merged
 from eval.results import BenchmarkResult
@@ -36,12 +36,11 @@ class ActivitynetEntitiesScore(ClipMetric):
         lemmas: str = "spacy",
     ) -> BenchmarkResult:
         """See `eval.activitynet_entities`."""
-        if are_ours(references):
-            truth = [annotated_segment(as_record(item)) for item in references]
-            answers = [predicted_segment(as_caption(item)) for item in predictions]
-        else:
-            annotations = merged(references)
-            everything = {"all": list(annotations.get("annotations", {}))}
-            truth, answers = read_original_activitynet_entities(annotations, everything, merged(predictions), "all")
         lemma = lemmatizer(lemmas) if mode == "generated" else None
-        return score_activitynet_entities(truth, answers, mode=mode, lemma=lemma, protocols=protocols)
+        if are_ours(references):
+            ours = map(as_record, references), map(as_caption, predictions)
+            return score_activitynet_entities(*ours, mode=mode, lemma=lemma, protocols=protocols)
+        annotations = merged(references)
+        everything = {"all": list(annotations.get("annotations", {}))}
+        segments = read_original_activitynet_entities(annotations, everything, merged(predictions), "all")
+        return score_activitynet_entities(*segments, mode=mode, lemma=lemma, protocols=protocols)

@@ -8,7 +8,8 @@ from typing import Any
 
 from eval.metric_base import ClipMetric, are_ours, as_caption, as_record, merged
 from eval.results import BenchmarkResult
-from eval.vidstg import read_original_vidstg, score_vidstg, vidstg_prediction, vidstg_reference_of
+from eval.vidstg import score_vidstg
+from eval.vidstg_sentences import read_original_vidstg
 
 
 class VidstgScore(ClipMetric):
@@ -22,8 +23,5 @@ class VidstgScore(ClipMetric):
     ) -> BenchmarkResult:
         """See `eval.vidstg`."""
         if are_ours(references):
-            truth = [vidstg_reference_of(as_record(item)) for item in references]
-            answers = [vidstg_prediction(as_caption(item)) for item in predictions]
-        else:
-            truth, answers = read_original_vidstg(merged(references), merged(predictions))
-        return score_vidstg(truth, answers, protocols=protocols)
+            return score_vidstg(map(as_record, references), map(as_caption, predictions), protocols=protocols)
+        return score_vidstg(*read_original_vidstg(merged(references), merged(predictions)), protocols=protocols)

@@ -7,7 +7,7 @@ An entry in the original's spelling is a segment, with `video_id`, `segment_youc
 from typing import Any
 
 from eval.metric_base import ClipMetric, are_ours, as_caption, merged
-from eval.pointing import pointing_prediction, pointing_reference, read_original_pointing, score_pointing
+from eval.pointing import read_original_pointing, score_pointing
 from eval.results import BenchmarkResult
 
 _BENCHMARK = "youcook_interactions"
@@ -24,8 +24,7 @@ class YoucookInteractionsScore(ClipMetric):
     ) -> BenchmarkResult:
         """See `eval.pointing`."""
         if are_ours(references):
-            truth = [pointing_reference(as_caption(item)) for item in references]
-            answers = [pointing_prediction(as_caption(item)) for item in predictions]
-        else:
-            truth, answers = read_original_pointing(references, merged(predictions), benchmark=_BENCHMARK)
-        return score_pointing(truth, answers, benchmark=_BENCHMARK, protocols=protocols)
+            captions = map(as_caption, references), map(as_caption, predictions)
+            return score_pointing(*captions, benchmark=_BENCHMARK, protocols=protocols)
+        segments = read_original_pointing(references, merged(predictions), benchmark=_BENCHMARK)
+        return score_pointing(*segments, benchmark=_BENCHMARK, protocols=protocols)

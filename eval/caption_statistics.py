@@ -22,7 +22,7 @@ from .bootstrap import interval, intervals, resampled_sums
 from .calibration import calibration, phrase_objectness
 from .clips import PredictedClip, ReferenceClip
 from .results import PROTOCOLS
-from .track_pairing import PairedClip, Similarity, pair_phrases
+from .track_pairing import PairedPhrases, Similarity, pair_phrases
 
 # What is counted in a clip; every statistic but calibration is a ratio of sums of these over clips.
 _COUNTS = (
@@ -147,7 +147,7 @@ def protocol_intervals(
     return found
 
 
-def _counts(clip: PairedClip) -> dict[str, float]:
+def _counts(clip: PairedPhrases) -> dict[str, float]:
     """What a clip adds to the sums, without its boxes."""
     truth, predicted = clip.truth.presence, clip.predicted.presence
     rows, columns = clip.pairs.T
@@ -226,7 +226,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _calibration(
-    clips: Sequence[PairedClip],
+    clips: Sequence[PairedPhrases],
     references: Mapping[str, ReferenceClip],
     predictions: Mapping[str, PredictedClip],
 ) -> dict[str, Any] | None:

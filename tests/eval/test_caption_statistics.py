@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eval.caption_statistics import caption_statistics, protocol_intervals
 from eval.clips import PredictedClip, ReferenceClip, predicted_clips, reference_clips
-from eval.statistics import caption_statistics, protocol_intervals
 from eval.text_similarity import text_similarity
 from eval.track_pairing import pair_phrases
 from tests.eval.phrase_clips import prediction, random_tubes, reference, shapes_noisy, shapes_truth
