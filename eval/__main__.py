@@ -11,7 +11,7 @@ import sys
 from dataset_builders.command_line import run_command
 
 COMMANDS = {
-    "score": ("scoring", "score saved predictions on a benchmark, as the original code does and corrected"),
+    "score": ("score_command", "score saved predictions on a benchmark, as the original code does and corrected"),
     "run": ("running", "run a model over a benchmark, then score it"),
     "ablate": ("ablations.command", "print the paper's ablation tables from result folders, and plot them"),
     "baseline": ("baselines", "turn captions of single frames, or automatic annotation, into predictions to score"),

@@ -10,6 +10,8 @@ from typing import Any
 PAPER = "paper"
 OURS = {"official": "ours, official", "corrected": "ours, corrected"}
 
+INTERVALS_NOTE = "In brackets: 95 % confidence intervals over clips."
+
 
 @dataclass(frozen=True)
 class Line:
@@ -132,4 +134,4 @@ def _bounds(line: Line, column: str, digits: int) -> str:
     return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
-__all__ = ["OURS", "PAPER", "Line", "comparison_table", "document", "markdown_table"]
+__all__ = ["INTERVALS_NOTE", "OURS", "PAPER", "Line", "comparison_table", "document", "markdown_table"]

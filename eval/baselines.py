@@ -23,6 +23,8 @@ from dataset_builders.reading import read_entries
 from dataset_builders.record import from_record, record_key
 from modeling_grove.grounded_caption import GroundedCaption, atomic_path
 
+from .iground_files import read_caption
+
 # What a line of `{split}.frames.jsonl` has for every frame, under `frames`.
 _FRAME_FIELDS = ("frame_index", "caption", "phrases", "bboxes", "labels")
 
@@ -112,7 +114,8 @@ def baseline_predictions(
         source (`Iterable[Mapping[str, Any]]`): What the predictions are made of, an object a clip, in any order.
 
     Raises:
-        `ValueError`: naming the clip, if its object is not what it should be or is there twice; if no clip is in both.
+        `ValueError`: naming the clip, if its object is not what it should be or is there twice; if one of both has no clips, or
+            none is in both.
     """
     make, what = KINDS[kind]
     by_key: dict[str, Mapping[str, Any]] = {}
@@ -123,7 +126,9 @@ def baseline_predictions(
         if key in by_key:
             raise ValueError(f"clip {key!r}: is twice among the {what}; keep one of them")
         by_key[key] = value
-    found = False
+    if not by_key:
+        raise ValueError(f"no clip among the {what}: is the file empty?")
+    found, reference = False, None
     for reference in references:
         if reference.key in by_key:
             found = True
@@ -132,12 +137,15 @@ def baseline_predictions(
             except ValueError as error:
                 raise ValueError(f"clip {reference.key!r}: {error}") from None
             yield prediction
+    if reference is None:
+        raise ValueError("no clip among the annotations: is the file empty?")
     if not found:
-        examples = ", ".join(map(repr, [*by_key][:3])) or "none"
+        examples = ", ".join(map(repr, [*by_key][:3]))
         raise ValueError(f"none of the annotated clips is among the {what} (such as {examples}); is it another split?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "what SOURCE is:\n" + "\n".join(f"  {kind:13} {what}" for kind, (_, what) in KINDS.items())
     parser.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
@@ -148,16 +156,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Writes the predictions, and says how many there are."""
     counts = {"clips": 0, "predicted": 0, "boxes": 0}
 
     def references() -> Iterator[GroundedCaption]:
         for entry in progress(read_entries(args.annotations), "making predictions"):
-            try:
-                reference = from_record(entry.value)
-            except ValueError as error:
-                raise ValueError(f"{args.annotations}: entry {entry.number}: {error}; see `validate`") from None
             counts["clips"] += 1
-            yield reference
+            yield read_caption(entry, f"{args.annotations}: entry {entry.number}")
 
     source = (entry.value for entry in read_entries(args.source))
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -171,4 +176,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-__all__ = ["KINDS", "annotation_prediction", "baseline_predictions", "center_frame_prediction"]
+__all__ = ["KINDS", "add_arguments", "annotation_prediction", "baseline_predictions", "center_frame_prediction", "run"]

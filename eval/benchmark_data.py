@@ -4,8 +4,9 @@ Data is what [`~dataset_builders.sources.iter_source`] reads (JSONL of records, 
 a Hub id `org/name`, or `shapes:SEED[:COUNT]`, clips of GroundedShapes that are made on the spot. Data without clips needs
 the folder of the source videos.
 
-As the original, VidSTG is predicted on its tube only: on the frames `range(begin, end - 1, int(fps / 5))`, which its evaluation
-counts, and not on the rest of the segment. All other benchmarks are predicted on every annotated frame.
+As the original, VidSTG is predicted on its tube only, and not on the rest of the segment: on all sampled frames of the tube, or
+for the original's windows on `range(begin, end - 1, int(fps / 5))` as the original does, which leaves out a frame before the end
+that `corrected` counts. All other benchmarks are predicted on every annotated frame.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ from dataset_builders.sources import MANIFEST_NAME, RECORD_SUFFIXES, find_shards
 from modeling_grove.grounded_caption import GroundedCaption
 from modeling_grove.video_file_grove import VideoFile
 from modeling_grove.video_grove import VideoClip, VideoDecodeError, VideoSource, read_video
+
+from .activitynet_segments import annotated_segment
+from .pointing import SEGMENT_FIELDS, pointing_reference
+from .vidstg_sentences import vidstg_reference_of
 
 _SHAPES = re.compile(r"shapes:(\d+)(?::(\d+))?")
 _DEFAULT_SHAPES = 100
@@ -113,7 +118,7 @@ class BenchmarkData:
 
     Args:
         benchmark (`str`):
-            Which frames are predicted depends on it.
+            Which frames are predicted depends on it, and what the records must have.
         source (`str`):
             See the module's first lines.
         split (`str`, *optional*), config (`str`, *optional*):
@@ -122,6 +127,10 @@ class BenchmarkData:
             Folder with each record's `video_fname`, for data without clips.
         limit (`int`, *optional*):
             Take the first clips only.
+        windows (`str`, *optional*, defaults to `"covering"`):
+            "sliding" for the original's frames of VidSTG.
+        scored (`bool`, *optional*, defaults to `True`):
+            Whether predictions are scored against the records, which then must have what the benchmark needs.
 
     Attributes:
         total (`int` or `None`): number of clips, where it is known without reading them.
@@ -138,10 +147,13 @@ class BenchmarkData:
         config: str | None = None,
         videos: Path | None = None,
         limit: int | None = None,
+        windows: str = "covering",
+        scored: bool = True,
     ):
         if videos is not None and not videos.is_dir():
             raise ValueError(f"--videos: no folder {str(videos)!r}")
         self.benchmark, self.split, self.config, self.videos, self.limit = benchmark, split, config, videos, limit
+        self.windows, self.scored = windows, scored
         self.total: int | None = None
         match = _SHAPES.fullmatch(source)
         self._shapes: tuple[int, int] | None = None
@@ -156,6 +168,9 @@ class BenchmarkData:
         self.source = source if match else _pinned(source)
         self._records: list[tuple[Record, bytes | None]] | None = None
         if self.source.endswith(RECORD_SUFFIXES):
+            for option, value in (("split", split), ("config", config)):
+                if value is not None:
+                    raise ValueError(f"--{option}: got {value!r}, but a file of records has none; leave it out")
             # Small without videos, and with their number the remaining time is known from the first clip on.
             self._records = list(islice(iter_source(self.source), limit))
             self.total = len(self._records)
@@ -166,6 +181,17 @@ class BenchmarkData:
             self.total = limit if self.total is None else min(limit, self.total)
         if self.total == 0:
             raise ValueError(f"--data: no clips in {source!r}")
+
+    def check(self) -> None:
+        """
+        Looks at the annotations of a file before any clip is run; others are looked at as they are read.
+
+        Raises:
+            `ValueError`: naming clip and field of the first that is wrong.
+        """
+        keys: set[str] = set()
+        for record, _ in self._records or ():
+            self._new_key(self._annotation(record)[0].key, keys)
 
     def describe(self) -> dict[str, Any]:
         """
@@ -197,12 +223,16 @@ class BenchmarkData:
         keys: set[str] = set()
         clips: Iterable[BenchmarkClip] = self._made() if self._shapes is not None else self._read()
         for clip in islice(clips, self.limit):
-            if clip.key in keys:
-                raise ValueError(f"clip {clip.key!r}: the data has two clips of this key; keep one of them")
-            keys.add(clip.key)
+            self._new_key(clip.key, keys)
             yield clip
         if not keys:  # which is not always known before
             raise ValueError(f"--data: no clips in {self.source!r}")
+
+    def _new_key(self, key: str, keys: set[str]) -> None:
+        """Adds a key to those of the clips before."""
+        if key in keys:
+            raise ValueError(f"--data: clip {key!r}: the data has two clips of this key; keep one of them")
+        keys.add(key)
 
     def _made(self) -> Iterator[BenchmarkClip]:
         """Clips of GroundedShapes."""
@@ -211,8 +241,8 @@ class BenchmarkData:
         assert self._shapes is not None and self.split is not None
         for made in iter_clips(self.split, self._shapes[1], self._shapes[0]):
             record = made.to_record()
-            frames = frames_to_predict(self.benchmark, record, made.caption)
-            yield BenchmarkClip(record, made.caption, frames, made.frames, frames)
+            caption, frames = self._annotation(record)
+            yield BenchmarkClip(record, caption, frames, made.frames, frames)
 
     def _read(self) -> Iterator[BenchmarkClip]:
         """Clips of files."""
@@ -220,12 +250,7 @@ class BenchmarkData:
             self.source, self.config, self.split, prefer_video=self.videos is None
         )
         for record, mp4 in items:
-            try:
-                caption = from_record(record)
-                frames = frames_to_predict(self.benchmark, record, caption)
-            except ValueError as error:
-                key = record_key(record) if {"video_id", "clip_id"} <= {*record} else "without video_id or clip_id"
-                raise ValueError(f"--data: clip {key!r}: {error}") from None
+            caption, frames = self._annotation(record)
             video: VideoSource | None = None
             places, problem = frames, None
             try:
@@ -233,6 +258,18 @@ class BenchmarkData:
             except ValueError as error:
                 problem = str(error)
             yield BenchmarkClip(record, caption, frames, video, places, problem)
+
+    def _annotation(self, record: Record) -> tuple[GroundedCaption, np.ndarray]:
+        """The annotation of a record, and the frames to predict; what could not be scored later is found now."""
+        try:
+            caption = from_record(record)
+            frames = frames_to_predict(self.benchmark, record, caption, self.windows)
+            check_benchmark(self.benchmark, record, caption, self.scored)
+            return caption, frames
+        except ValueError as error:
+            key = record_key(record) if {"video_id", "clip_id"} <= {*record} else "without video_id or clip_id"
+            message = str(error) if repr(key) in str(error) else f"clip {key!r}: {error}"
+            raise ValueError(f"--data: {message}") from None
 
     def _video(
         self, record: Record, caption: GroundedCaption, frames: np.ndarray, mp4: bytes | None
@@ -266,7 +303,26 @@ class BenchmarkData:
         return digest.hexdigest()[:32]
 
 
-def frames_to_predict(benchmark: str, record: Record, caption: GroundedCaption) -> np.ndarray:
+def check_benchmark(benchmark: str, record: Record, caption: GroundedCaption, scored: bool = True) -> None:
+    """
+    Raises:
+        `ValueError`: naming the field, if the record is not of this benchmark, or cannot be scored and is to be.
+    """
+    if benchmark in SEGMENT_FIELDS and "temporal_gt" in record_metadata(record):
+        raise ValueError(f"metadata.temporal_gt: there is one, as in VidSTG; expected a segment of {benchmark}")
+    if not scored:
+        return
+    if benchmark == "activitynet_entities":
+        annotated_segment(record)
+    elif benchmark in SEGMENT_FIELDS:
+        pointing_reference(caption)
+    elif benchmark == "vidstg":
+        vidstg_reference_of(record)
+
+
+def frames_to_predict(
+    benchmark: str, record: Record, caption: GroundedCaption, windows: str = "covering"
+) -> np.ndarray:
     """
     Which source frames of an annotated clip a benchmark asks a model about.
 
@@ -280,14 +336,12 @@ def frames_to_predict(benchmark: str, record: Record, caption: GroundedCaption) 
         raise ValueError(
             f"metadata: expected `temporal_gt` with begin_fid and end_fid, as the importer writes it, got {tube!r}"
         )
-    # A tube of one frame, none of which the official evaluation counts, still has one.
-    inside = (caption.frame_indices >= tube["begin_fid"]) & (
-        caption.frame_indices < max(tube["end_fid"] - 1, tube["begin_fid"] + 1)
-    )
+    first, end = tube["begin_fid"], tube["end_fid"]
+    if windows == "sliding":
+        end = max(end - 1, first + 1)  # a tube of one frame, which the official evaluation does not count, still has it
+    inside = (caption.frame_indices >= first) & (caption.frame_indices < end)
     if not inside.any():
-        raise ValueError(
-            f"temporal_gt: no annotated frame from {tube['begin_fid']} on and before {tube['end_fid'] - 1}"
-        )
+        raise ValueError(f"metadata.temporal_gt: no annotated frame from {first} on and before {end}")
     return caption.frame_indices[inside]
 
 
@@ -302,4 +356,4 @@ def _pinned(source: str) -> str:
     return pinned(source)
 
 
-__all__ = ["BenchmarkClip", "BenchmarkData", "frames_to_predict"]
+__all__ = ["BenchmarkClip", "BenchmarkData", "check_benchmark", "frames_to_predict"]

@@ -1,7 +1,8 @@
 """Running a model over the clips of a benchmark.
 
-iGround and ActivityNet-Entities are captioned; VidSTG and the pointing benchmarks give their sentence, which is grounded as one
-phrase, `<p> sentence </p> [DET]`, without generation: their records have it as one phrase. Predictions keep the box and the
+iGround is captioned, and so is ActivityNet-Entities, unless its mode is "gt": then the annotated sentence is given, with its
+words as phrases. VidSTG and the pointing benchmarks always give their sentence, which is grounded as one phrase,
+`<p> sentence </p> [DET]`: their records have it as one phrase. What is given is not generated. Predictions keep the box and the
 objectness of every phrase in every frame, so that another threshold needs no other run.
 """
 
@@ -39,7 +40,7 @@ class InferenceOptions:
         window_batch_size (`int`): windows of them that are; bounds the memory.
         max_new_tokens (`int`): of a generated caption; the original's is 64.
         num_beams (`int`): width of the beam search; 1 is greedy, as the original.
-        question (`str`): the instruction of the prompt.
+        question (`str`): the instruction of the prompt. The original has others where it gives a sentence, see `running`.
         mode (`str`): ActivityNet-Entities: "generated" captions, or "gt", the annotated sentence with its words as phrases.
     """
 
@@ -70,17 +71,19 @@ def load_model(model: str, revision: str | None = None, device: str | None = Non
         `ValueError`: in one line, if the model cannot be loaded.
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from safetensors import SafetensorError
     from transformers import pipeline
 
     from modeling_grove import GroundedVideoCaptioningPipeline  # importing it registers GROVE
 
     options = {} if device is None else {"device": device}
+    known = OSError, HfHubHTTPError, HFValidationError, SafetensorError, ValueError, RuntimeError
     try:
         captioner = pipeline("grounded-video-captioning", model=model, revision=revision, dtype=dtype, **options)
-    # AssertionError: what PyTorch raises for a device that it was not built for.
-    except (OSError, HfHubHTTPError, HFValidationError, ValueError, RuntimeError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"--model: cannot load a GROVE model from {model!r}: {reason.rstrip('.')}") from error
+    except known as error:
+        # The pipeline tries several classes, and the tracebacks of all of them make one message; the last line is the reason.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise ValueError(f"--model: cannot load a GROVE model from {model!r}: {lines[-1].rstrip('.')}") from error
     assert isinstance(captioner, GroundedVideoCaptioningPipeline)
     return captioner
 

@@ -18,6 +18,8 @@ from huggingface_hub.utils import yaml_dump
 
 from modeling_grove.grounded_caption import atomic_path
 
+from .result_files import HUB_RESULTS, MODEL_INDEX
+
 # What a model does in a benchmark, as a task of the Hub and in words.
 TASKS = {
     "iground": ("video-text-to-text", "Grounded video captioning"),
@@ -89,10 +91,10 @@ def write_model_index(results: Mapping[str, Any], output: Path) -> list[Path]:
     Returns:
         `list[Path]`: what was written.
     """
-    written = [output / "model_index.yml"]
+    written = [output / MODEL_INDEX]
     _write(written[0], {"model-index": model_index(results)})
     if entries := eval_result_entries(results):
-        written.append(output / ".eval_results" / f"{results['benchmark']}.yaml")
+        written.append(output / HUB_RESULTS / f"{results['benchmark']}.yaml")
         written[1].parent.mkdir(exist_ok=True)
         _write(written[1], eval_result_entries_to_yaml(entries))
     return written

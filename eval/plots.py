@@ -102,6 +102,7 @@ class Panel:
         title (`str`): above it.
         curves (`Sequence[Curve]`), levels (`Sequence[Level]`): what is drawn.
         mark_x (`float`, *optional*): where a thin vertical line stands, and `mark_text`, what it says.
+        missing (`Sequence[str]`): labels of what the other panels have and this one has no number of; it says so below its curves.
     """
 
     title: str
@@ -109,6 +110,7 @@ class Panel:
     levels: Sequence[Level] = ()
     mark_x: float | None = None
     mark_text: str = ""
+    missing: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def plot_curves(panels: Sequence[Panel], path: str | Path, *, x_label: str, y_la
                 axis.margins(x=0.03)
             axis.margins(y=0.09)
             _whole_steps(axis)
+            _say_missing(axis, panel.missing)
         bounded = any(low is not None for panel in panels for curve in panel.curves for low in curve.low)
         _legend(figure, axes, Patch(color=GREY, alpha=0.2, linewidth=0) if bounded else None)
         return _save(figure, path)
@@ -265,6 +268,25 @@ def _draw_curves(axis: Axes, panel: Panel) -> None:
             panel.mark_text, (panel.mark_x, 1), xycoords=axis.get_xaxis_transform(), xytext=(7, -1),
             textcoords="offset points", ha="left", va="top", fontsize=7, color=GREY,
         )  # fmt: skip
+
+
+def _say_missing(axis: Axes, labels: Sequence[str]) -> None:
+    """Says what a panel has no number of, on a strip that it gets below its curves."""
+    if not labels:
+        return
+    text = "\n".join(["no number:", *labels])
+    low, high = axis.get_ylim()
+    axis.set_ylim(low - (0.06 + 0.06 * (len(labels) + 1)) * (high - low), high)
+    axis.annotate(
+        text,
+        (0, 0),
+        xycoords="axes fraction",
+        xytext=(4, 4),
+        textcoords="offset points",
+        va="bottom",
+        fontsize=7,
+        color=GREY,
+    )
 
 
 def _draw_points(axis: Axes, row: float, points: Sequence[Point]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -17,7 +18,8 @@ from typing import Any
 
 _ROOT = Path(__file__).parents[1]
 _PACKAGES = ("transformers", "numpy", "av", "datasets", "accelerate", "pycocoevalcap", "scipy", "spacy")
-_MODEL_FILES = {".json", ".safetensors", ".jinja", ".model"}
+_WEIGHTS = {".safetensors", ".bin"}
+_MODEL_FILES = {".json", ".safetensors", ".bin", ".jinja", ".model"}
 
 
 def describe_machine(device: str, folders: Sequence[str] = ("modeling_grove", "benchmarks")) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def describe_model(model: str, revision: str | None = None) -> dict[str, Any]:
         revision (`str`, *optional*): branch, tag or commit of a Hub model; the main branch, if not given.
 
     Raises:
-        `ValueError`: if there is no such model, or the folder has no model in it.
+        `ValueError`: if there is no such model, or the folder has no GROVE model in it.
     """
     commit = model_revision(model, revision)
     if commit is not None:
@@ -90,19 +92,46 @@ def model_revision(model: str, revision: str | None = None) -> str | None:
     Raises:
         `ValueError`: as [`describe_model`].
     """
-    folder = Path(model)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"--model: no config.json in the folder {folder.name!r}; expected a converted checkpoint")
+    if Path(model).exists():
+        _check_folder(Path(model))
         return None
     from huggingface_hub import resolve_revision
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RevisionResolutionError,
+    )
 
+    unknown = HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError
     try:
         return resolve_revision(model, repo_type="model", revision=revision).resolved
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except RevisionResolutionError as error:  # says in brackets what it tried
+        reason = str(error).split(" (")[0]
+    except unknown as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"--model: neither a folder nor a model of the Hub: {model!r} ({reason})") from None
+    raise ValueError(f"--model: neither a folder nor a model of the Hub: {model!r} ({reason})")
+
+
+def _check_folder(folder: Path) -> None:
+    """
+    Raises:
+        `ValueError`: if it is no folder of a GROVE model with weights.
+    """
+    where, expected = f"--model: {folder.name!r}", "expected the folder of a converted checkpoint"
+    if not folder.is_dir():
+        raise ValueError(f"{where} is a file; {expected}")
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ValueError(f"{where}: no config.json in the folder; {expected}")
+    try:
+        kind = json.loads(config.read_bytes()).get("model_type")
+    except (ValueError, AttributeError):
+        raise ValueError(f"{where}: config.json: expected an object in JSON; is it the model's?") from None
+    if kind != "grove":
+        raise ValueError(f"{where}: config.json: model_type: expected 'grove', got {kind!r}; {expected}")
+    if not any(path.suffix in _WEIGHTS for path in folder.iterdir()):
+        raise ValueError(f"{where}: no weights (*.safetensors) in the folder; {expected}")
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:

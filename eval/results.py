@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+BENCHMARKS = ("iground", "vidstg", "activitynet_entities", "youcook_interactions", "grounding_youtube")
+
 # "official" is what the original code computes, to the last digit; "corrected" is what the paper's text says.
 PROTOCOLS = ("official", "corrected")
 
@@ -69,4 +71,4 @@ def check_protocols(protocols: tuple[str, ...]) -> None:
         raise ValueError(f"protocols: got {wrong[0] if wrong else 'none'!r}; expected some of {', '.join(PROTOCOLS)}")
 
 
-__all__ = ["PROTOCOLS", "BenchmarkResult", "check_protocols", "coverage_of"]
+__all__ = ["BENCHMARKS", "PROTOCOLS", "BenchmarkResult", "check_protocols", "coverage_of"]

@@ -13,51 +13,42 @@ missing. The folder gets:
     references.jsonl  the annotations that they were scored against
     clips.jsonl       the scores of every clip
     model_index.yml   entries for the model's card; with data of the Hub also .eval_results/BENCHMARK.yaml
-    worst/            with --worst N: pictures of the N clips with the lowest scores (iground)
+    worst/            with --worst N: pictures of the N clips with the lowest scores
 
 The objectness threshold is applied when predictions are scored: the same command with another one scores again and runs nothing.
+
+Two things differ from the original by default, also in the column `official`. Clips are cut into the fewest windows that cover
+them; for the original's exact numbers say `--windows sliding`. And all benchmarks get one question, the original's for captions;
+the original asks VidSTG and the pointing benchmarks another one, whose wording we do not have: `--question` sets it.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
+from contextlib import ExitStack
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dataset_builders.command_line import emit, progress
-from dataset_builders.reading import read_records
-from dataset_builders.record import Record, from_record, record_key
-from modeling_grove.grounded_caption import GroundedCaption
+from dataset_builders.command_line import progress
+from dataset_builders.record import Record, record_key
 from modeling_grove.text_grove import QUESTION_TEMPLATES
 
 from .benchmark_data import BenchmarkClip, BenchmarkData
-from .clips import predicted_clips, reference_clips
-from .inference import InferenceOptions, all_present, load_model, run_clips
-from .model_index import write_model_index
-from .per_clip import worst, write_per_clip
-from .prediction_files import Outcome, PredictionFiles, write_json, write_lines
-from .provenance import describe_machine, describe_model, model_revision
-from .report_tables import result_table
-from .result_files import CLIPS, RESULTS, json_ready
-from .results import BenchmarkResult
-from .scoring import BENCHMARKS, ScoreOptions, add_score_arguments, options_of, score_records
+from .inference import InferenceOptions, load_model, run_clips
+from .prediction_files import Outcome, PredictionFiles
+from .processes import FailedElsewhere, Processes, started_processes
+from .provenance import describe_model
+from .results import BENCHMARKS
+from .run_results import finish_run
+from .score_arguments import add_score_arguments, check_score_arguments
 
 logger = logging.getLogger(__name__)
-
-_NAMED_PROBLEMS = 5
-# Processes wait for the slowest one, whose share of the clips may take much longer than the others'.
-_PATIENCE = timedelta(days=7)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--windows", choices=("covering", "sliding"), default="covering",
-        help="fewest windows, or the original's set for its exact numbers (default: %(default)s)",
+        help="how clips are cut into windows: covering, the fewest; sliding, the original's, for its exact numbers (vidstg: "
+        "without the last frame of a tube then, as the original, which corrected scores as missing) (default: %(default)s)",
     )  # fmt: skip
     model.add_argument(
         "--objectness-threshold", type=float, metavar="P",
@@ -99,99 +91,104 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--num-beams", type=int, default=1, help="beam search width; 1 is greedy (default: %(default)s)")
     model.add_argument(
-        "--question", default=QUESTION_TEMPLATES[0], help="instruction of the prompt (default: the original's)"
-    )
+        "--question", default=QUESTION_TEMPLATES[0],
+        help="instruction of the prompt (default: the original's for captions, see above)",
+    )  # fmt: skip
     model.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="precision")
+    model.add_argument(
+        "--device", help="where models run, that of the text similarity too (default: a GPU if there is one)"
+    )
     model.add_argument("--workers", type=int, default=2, help="threads that decode videos (default: %(default)s)")
     model.add_argument("--seed", type=int, default=0, help="of everything that is random (default: %(default)s)")
 
     scores = parser.add_argument_group("scores")
-    scores.add_argument("--protocol", choices=("official", "corrected", "both"), default="both", help="default: both")
-    add_score_arguments(parser)
-    scores.add_argument("--worst", type=int, default=0, metavar="N", help="iground: draw the N worst clips")
-    parser.add_argument(
+    add_score_arguments(scores)
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--worst", type=int, default=0, metavar="N", help="draw the N worst clips")
+    output.add_argument(
         "--no-score", action="store_true", help="predictions only; score them later, on another machine"
     )
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON line")
+    output.add_argument("--json", action="store_true", help="print the result as one JSON line")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the model on what is not finished yet, then scores."""
     started = time.monotonic()
+    try:
+        with started_processes(args.device) as processes, ExitStack() as claims:
+            files = PredictionFiles(args.output)
+            # Only the first process looks for the model and the data, so that all of the run is of one commit of each.
+            args.revision, args.data, about = processes.share(lambda: _prepare(args, files, claims))
+            data, options = _data(args), _options(args)
+            records = _predict(args, options, data, files, processes)
+            processes.wait()
+            if not processes.is_first:
+                return 0
+            return finish_run(args, options, data, files, records, about, processes, started)
+    except FailedElsewhere:
+        return 2
+
+
+def _prepare(
+    args: argparse.Namespace, files: PredictionFiles, claims: ExitStack
+) -> tuple[str | None, str, dict[str, Any]]:
+    """
+    Checks all that can be checked before anything is run, and claims the folder.
+
+    Returns:
+        `tuple`: the commit of a Hub model, where the data is (on the Hub at a commit), and which model and data these are.
+    """
     _check(args)
-    options = InferenceOptions(
+    options, data = _options(args), _data(args)
+    model = describe_model(args.model, args.revision)
+    about = {"model": model, "data": data.describe()}
+    _check_scoring(args)
+    data.check()
+    claims.enter_context(files.claimed(_settings(args, options, about)))
+    return model["revision"], data.source, about
+
+
+def _options(args: argparse.Namespace) -> InferenceOptions:
+    return InferenceOptions(
         args.windows,
         args.batch_size,
         args.window_batch_size,
         args.max_new_tokens,
         args.num_beams,
         args.question,
-        args.mode if args.benchmark == "activitynet_entities" else InferenceOptions.mode,
+        args.mode,
     )
-    files = PredictionFiles(args.output)
-    with _processes(args.device) as processes, ExitStack() as claims:
-        data = BenchmarkData(args.benchmark, args.data, args.split, args.config, args.videos, args.limit)
-        args.revision = model_revision(args.model, args.revision)  # so that all of the run is of one commit
-        about: dict[str, Any] = {}
-        if processes.is_first:
-            about = {"model": describe_model(args.model, args.revision), "data": data.describe()}
-            _check_scoring(args)
-            claims.enter_context(files.claimed(_settings(args, options, about)))
-        processes.wait()
-        records = _predict(args, options, data, files, processes)
-        processes.wait()
-        if not processes.is_first:
-            return 0
-        return _finish(args, options, data, files, records, about, processes, started)
 
 
-@dataclass(frozen=True)
-class _Processes:
-    """Who else is at work: `index` of `count`, on `device` (`None` for the model's choice)."""
-
-    index: int
-    count: int
-    device: str | None
-    state: Any = None
-
-    @property
-    def is_first(self) -> bool:
-        return self.index == 0
-
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.state is not None:
-            self.state.wait_for_everyone()
-
-
-@contextmanager
-def _processes(device: str | None) -> Iterator[_Processes]:
-    """The processes that `torchrun` or `accelerate launch` started, each with a device of its own; or just this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield _Processes(0, 1, device)
-        return
-    import torch
-    from accelerate import PartialState
-
-    if device not in (None, "cpu", "cuda"):
-        raise ValueError(f"--device: got {device!r} for several processes; each takes its own, leave it out or say cpu")
-    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=_PATIENCE)
-    try:
-        yield _Processes(state.process_index, state.num_processes, str(state.device), state)
-    finally:
-        state.destroy_process_group()
+def _data(args: argparse.Namespace) -> BenchmarkData:
+    return BenchmarkData(
+        args.benchmark,
+        args.data,
+        args.split,
+        args.config,
+        args.videos,
+        args.limit,
+        args.windows,
+        scored=not args.no_score,
+    )
 
 
 def _check(args: argparse.Namespace) -> None:
     """What the parser cannot know."""
+    check_score_arguments(args)
+    if args.output.exists() and not args.output.is_dir():
+        raise ValueError(f"--output: {args.output} is a file; expected a folder")
     threshold = args.objectness_threshold
     if threshold is not None:
         if args.benchmark != "iground":
             raise ValueError(f"--objectness-threshold: {args.benchmark} takes the box of every frame; leave it out")
         if not 0 <= threshold <= 1:
             raise ValueError(f"--objectness-threshold: expected a probability in [0, 1], got {threshold}")
-    if args.worst and args.benchmark != "iground":
-        raise ValueError(f"--worst: draws clips of iground, not of {args.benchmark}; leave it out")
+    if args.worst and args.no_score:
+        raise ValueError(
+            "--worst: draws the clips with the lowest scores, and --no-score leaves them out; drop one of both"
+        )
     for name, least in (("limit", 1), ("workers", 1), ("worst", 0)):
         value = getattr(args, name)
         if value is not None and value < least:
@@ -224,14 +221,13 @@ def _predict(
     options: InferenceOptions,
     data: BenchmarkData,
     files: PredictionFiles,
-    processes: _Processes,
+    processes: Processes,
 ) -> list[Record]:
     """Runs the model on this process's clips that are not finished; returns the annotations of all clips."""
     finished = files.finished()
-    if files.references.exists():
-        records = list(read_records(files.references))
-        if finished.issuperset(map(record_key, records)):
-            return records
+    records = files.annotations()
+    if records and finished.issuperset(map(record_key, records)):
+        return records
     records = []
 
     def left() -> Iterator[tuple[int, BenchmarkClip]]:
@@ -264,7 +260,7 @@ def _outcomes(
     options: InferenceOptions,
     clips: Iterator[tuple[int, BenchmarkClip]],
     total: int | None,
-    processes: _Processes,
+    processes: Processes,
 ) -> Iterable[Outcome]:
     """What becomes of the clips; the model is loaded if there are any."""
     first = next(clips, None)
@@ -283,132 +279,6 @@ def _outcomes(
     # One process of several tells how far they are: they have equal shares.
     name = "clips" if processes.count == 1 else f"clips of the first of {processes.count} processes"
     return progress(outcomes, name, total=total)
-
-
-def _finish(
-    args: argparse.Namespace,
-    options: InferenceOptions,
-    data: BenchmarkData,
-    files: PredictionFiles,
-    records: list[Record],
-    about: dict[str, Any],
-    processes: _Processes,
-    started: float,
-) -> int:
-    """Puts the predictions of all processes together, scores them and writes the results."""
-    predictions, problems, seconds = files.merge(map(record_key, records))
-    if not predictions:
-        key, problem = next(iter(problems.items()), ("", "no clips"))
-        raise ValueError(f"none of {len(records)} clips could be predicted, such as {key!r}: {problem}")
-    threshold = _threshold(args)
-    predictions = [all_present(p) if threshold is None else p.with_threshold(threshold) for p in predictions]
-    (args.output / RESULTS).unlink(missing_ok=True)  # that of other predictions, should these not be scored
-    write_lines(files.references, records)
-    files.write(predictions, seconds)
-    if args.no_score:
-        emit({"predictions": str(files.predictions)}, f"{files.predictions}: {len(predictions)} clips", args.json)
-        return 0
-    score_options = replace(options_of(args), seed=args.seed)
-    scoring = time.monotonic()
-    result = score_records(args.benchmark, records, predictions, score_options)
-    finished = time.monotonic()
-    device = processes.device or _default_device()
-    results = json_ready(
-        {
-            **result.to_dict(),
-            "protocols": [*score_options.protocols],
-            **about,
-            "problems": {"clips": len(problems), "examples": dict([*problems.items()][:_NAMED_PROBLEMS])},
-            "settings": {
-                **asdict(options),
-                "objectness_threshold": threshold,
-                "dtype": args.dtype,
-                **_named(score_options),
-            },
-            "seed": args.seed,
-            "processes": processes.count,
-            "device": device,
-            "seconds": {
-                "model": round(seconds, 2),
-                "scoring": round(finished - scoring, 2),
-                "this_run": round(finished - started, 2),
-            },
-            **describe_machine(device, ("modeling_grove", "dataset_builders", "eval")),
-        }
-    )
-    if args.data_name is not None:
-        results["data"]["name"] = args.data_name
-    write_per_clip(result.per_clip, args.output / CLIPS)
-    write_model_index(results, args.output)
-    if args.worst:
-        _draw_worst(args, data, records, predictions, result)
-    write_json(args.output / RESULTS, results)
-    emit(results, _text(result, problems, files), as_json=args.json)
-    return 0
-
-
-def _threshold(args: argparse.Namespace) -> float | None:
-    """The objectness threshold of iGround; the other benchmarks take the box of every frame."""
-    if args.benchmark != "iground" or args.objectness_threshold is not None:
-        return args.objectness_threshold
-    from modeling_grove import GroveConfig
-
-    return float(GroveConfig.from_pretrained(args.model, revision=args.revision).objectness_threshold)
-
-
-def _named(options: ScoreOptions) -> dict[str, Any]:
-    """The options of scoring without the folders of this machine."""
-    chosen = asdict(options)
-    for name in ("protocols", "device", "seed", "split"):
-        del chosen[name]
-    if options.text_model is not None and Path(options.text_model).exists():
-        chosen["text_model"] = Path(options.text_model).name
-    kind, _, file = options.lemmas.partition(":")
-    chosen["lemmas"] = f"{kind}:{Path(file).name}" if file else kind
-    return chosen
-
-
-def _default_device() -> str:
-    import torch
-
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return "cpu" if accelerator is None else accelerator.type
-
-
-def _text(result: BenchmarkResult, problems: dict[str, str], files: PredictionFiles) -> str:
-    """What a person sees."""
-    lines = [result_table(result), f"{files.folder / RESULTS}"]
-    if problems:
-        shown = "; ".join(f"{key}: {text}" for key, text in [*problems.items()][:_NAMED_PROBLEMS])
-        lines.insert(1, f"{len(problems)} clips could not be read and count as missing: {shown}")
-    return "\n".join(lines)
-
-
-def _draw_worst(
-    args: argparse.Namespace,
-    data: BenchmarkData,
-    records: list[Record],
-    predictions: list[GroundedCaption],
-    result: BenchmarkResult,
-) -> None:
-    """Pictures of the clips with the lowest scores."""
-    from .worst_clips import write_worst
-
-    path = (options_of(args).protocols[-1], "AP50")
-    wanted = {key for key, _ in worst(result.per_clip, path, args.worst)}
-    frames: dict[str, np.ndarray] = {}
-    for clip in data:
-        if clip.key in wanted:
-            wanted.remove(clip.key)
-            try:
-                frames[clip.key] = clip.read().frames
-            except (ValueError, OSError) as error:  # the picture then has an empty canvas
-                logger.warning("%s: %s", clip.key, error)
-        if not wanted:
-            break
-    truth = reference_clips(map(from_record, records))
-    answers = predicted_clips(predictions, truth)
-    write_worst(truth, answers, result.per_clip, path, args.worst, args.output / "worst", frames.get)
 
 
 __all__ = ["add_arguments", "run"]

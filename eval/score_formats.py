@@ -1,26 +1,4 @@
-"""Reads what `score` scores: annotations and predictions of a benchmark, from the files of this project or the original's.
-
-    what                  annotations                                        predictions
-    ours                  records (JSONL, JSON, a folder of shards, hf://)   records, or lines of `GroundedCaption.to_dict`
-    the original's        its JSON                                           its JSON
-    iGround               {clip: {bboxes, labels, caption, width, height}}   {clip: {pred_bboxes, pred_labels, pred_text}}
-    VidSTG                {videos, trajectories}                             {video: {frame_ids, boxes, qtype}}
-    ActivityNet-Entities  {annotations}, and a split file                    {results: {video: {segment: {clss, ...}}}}
-    YouCook-Interactions  [{video_id, segment_bboxes, ...}]                  {video_segment: {final_boxes}}
-    GroundingYouTube      [{video_id, segment_bboxes, ...}]                  {video_segment: {final_boxes}}
-
-Annotations of the original's with predictions of ours are fine: they are imported. Records with the original's predictions are
-fine for iGround alone, as the other benchmarks name their frames differently.
-
-The original writes some of its files as pickles, which are not read: a pickle can run any code. These lines, run where
-the original runs, write the same as JSON:
-
-    import json, pickle
-    with open("predictions.pkl", "rb") as file:
-        clips = pickle.load(file)
-    with open("predictions.json", "w") as file:
-        json.dump(clips, file, default=lambda array: array.tolist())
-"""
+"""Reads what `score` scores, from the files of this project or the original's: `FORMATS` says which there are."""
 
 from __future__ import annotations
 
@@ -40,6 +18,30 @@ from dataset_builders.sources import RECORD_SUFFIXES, iter_source
 from modeling_grove.grounded_caption import GroundedCaption
 
 from .iground_files import read_caption, read_prediction, read_reference
+
+# What `python -m eval score --help` ends with.
+FORMATS = """formats:
+  what                  annotations                                        predictions
+  ours                  records (JSONL, JSON, a folder of shards, hf://)   records, or lines of `GroundedCaption.to_dict`
+  the original's        its JSON                                           its JSON
+  iGround               {clip: {bboxes, labels, caption, width, height}}   {clip: {pred_bboxes, pred_labels, pred_text}}
+  VidSTG                {videos, trajectories}                             {video: {frame_ids, boxes, qtype}}
+  ActivityNet-Entities  {annotations}, and a split file                    {results: {video: {segment: {clss, ...}}}}
+  YouCook-Interactions  [{video_id, segment_bboxes, ...}]                  {video_segment: {final_boxes}}
+  GroundingYouTube      [{video_id, segment_bboxes, ...}]                  {video_segment: {final_boxes}}
+
+Annotations of the original's with predictions of ours are fine: they are imported. Records with the original's predictions are
+fine for iGround alone, as the other benchmarks name their frames differently.
+
+The original writes some of its files as pickles, which are not read: a pickle can run any code. These lines, run where
+the original runs, write the same as JSON:
+
+    import json, pickle
+    with open("predictions.pkl", "rb") as file:
+        clips = pickle.load(file)
+    with open("predictions.json", "w") as file:
+        json.dump(clips, file, default=lambda array: array.tolist())
+"""
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pkl.gz", ".pickle.gz")
 # The original's annotations have one of these, by benchmark: at the top, or in every segment of a list.
@@ -145,6 +147,8 @@ def _read(
                 f"{predictions}: in the format of the original, but {annotations} has records; give the original's "
                 "annotations, or predictions as JSONL"
             )
+        if split_file is not None:
+            raise ValueError(f"--split-file: {annotations} has records, which are of one split; leave it out")
         records = list(_records(annotations, split))
     elif answers is not None and not _are_ours(answers):
         if not isinstance(answers, dict):

@@ -7,15 +7,13 @@ every frame; here every distinct phrase is run once, in batches.
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from dataset_builders.command_line import progress
-
-logger = logging.getLogger(__name__)
 
 # The default model of every encoder; "bert" is what the original's code has for Recall.
 ENCODERS = {"bert": "bert-base-uncased", "sentence": "sentence-transformers/all-MiniLM-L6-v2"}
@@ -62,6 +60,13 @@ def text_similarity(
     return HeadWordSimilarity()
 
 
+def encoder_device(device: str | None = None) -> str:
+    """Where an encoder runs: on the device that is named, else on CUDA if there is any, else on the CPU."""
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 class EncoderSimilarity:
     """
     The cosine of mean-pooled hidden states of a text encoder, in float32. Phrases go in as they are: what lower-casing there is
@@ -78,27 +83,31 @@ class EncoderSimilarity:
 
     def __init__(self, name: str, model: str, device: str | None = None, batch_size: int = 64) -> None:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
 
+        if not sys.stderr.isatty():
+            transformers_logging.disable_progress_bar()
         self.name, self.batch_size = name, batch_size
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = encoder_device(device)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(model)
-            self._model: Any = AutoModel.from_pretrained(model, dtype=torch.float32)
-        except (OSError, ValueError) as error:
+            self._model: Any = AutoModel.from_pretrained(model, dtype=torch.float32).to(self.device).eval()
+            self._embeddings = np.zeros((0, self._model.config.hidden_size))
+        # A model of another kind has no `hidden_size`; a device that is not there is a RuntimeError or AssertionError.
+        except (OSError, ValueError, AttributeError, RuntimeError, AssertionError, SafetensorError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f"text model {model!r} cannot be loaded ({reason}); expected a text encoder on the Hub or in a local folder: "
-                f"pass a folder (--text-model), or use the rule that needs no model ({HEAD_WORD})"
+                f"text model {model!r} cannot be loaded on {self.device} ({reason}); expected a text encoder on the Hub or in a "
+                f"local folder: pass a folder (--text-model), or use the rule that needs no model ({HEAD_WORD})"
             ) from error
-        self._model.to(self.device).eval()
         limits = (
             self._tokenizer.model_max_length,
             getattr(self._model.config, "max_position_embeddings", _MOST_TOKENS),
         )
         self._most_tokens = min(limits)
         self._rows: dict[str, int] = {}
-        self._embeddings = np.zeros((0, self._model.config.hidden_size))
 
     def prepare(self, phrases: Iterable[str]) -> None:
         """Embeds those of the phrases that were not embedded before."""
@@ -165,4 +174,13 @@ def _checked(phrases: Iterable[str]) -> list[str]:
     return phrases
 
 
-__all__ = ["TEXT_SIMILARITIES", "EncoderSimilarity", "HeadWordSimilarity", "TextSimilarity", "text_similarity"]
+__all__ = [
+    "ENCODERS",
+    "HEAD_WORD",
+    "TEXT_SIMILARITIES",
+    "EncoderSimilarity",
+    "HeadWordSimilarity",
+    "TextSimilarity",
+    "encoder_device",
+    "text_similarity",
+]

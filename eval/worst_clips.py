@@ -1,14 +1,13 @@
 """The clips that a model is worst at, to look at: for each a picture with the annotation above the prediction, and a page of them.
 
-A phrase and its predicted partner (see `track_pairing`) have one colour and one row of presence in both halves.
+Clips go by the score that is the mean over clips of their benchmark. Where that looks at boxes alone (all but iGround), a picture
+shows the frames that are scored, and every box of the prediction, whatever its objectness says.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -16,25 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from modeling_grove.grounded_caption import GroundedCaption, PhraseTrack, atomic_path
-from modeling_grove.text_grove import Span, locate_phrases
-from modeling_grove.video_grove import VideoSource
+from dataset_builders.record import Record, from_record, record_key
+from modeling_grove.grounded_caption import GroundedCaption, atomic_path
+from modeling_grove.video_grove import VideoClip, VideoSource
 
-from .clips import PredictedClip, ReferenceClip
-from .per_clip import worst
-from .results import PROTOCOLS
+from .clip_pictures import at_frames, write_picture
+from .clips import PredictedClip, ReferenceClip, predicted_clips
+from .per_clip import value_at
+from .results import BENCHMARKS, PROTOCOLS
 from .text_similarity import text_similarity
-from .track_pairing import PairedClip, Similarity, pair_phrases, phrase_name
+from .track_pairing import PairedPhrases, pair_phrases
 
-logger = logging.getLogger(__name__)
-
-NUM_FRAMES = 5  # shown of a clip
-_CANVAS = (232, 234, 238)  # where there is no picture
-_LONGEST_SIDE = 960  # of the frame that is drawn on where there is none
-_MARGIN, _LETTERS, _SMALLEST = 10, 22, 9
-_INK, _MUTED, _RULE = (24, 26, 30), (120, 126, 136), (205, 209, 216)
+# The score of a clip, by benchmark; the second is that of given sentences.
+SCORES = {
+    "iground": ("AP50",),
+    "vidstg": ("msIoU",),
+    "activitynet_entities": ("F1_all_per_sent", "grounding_accuracy"),
+    "youcook_interactions": ("accuracy",),
+    "grounding_youtube": ("accuracy",),
+}
+_ONE_PHRASE = ("vidstg", "youcook_interactions", "grounding_youtube")  # the sentence
+# How columns are ordered; others follow, counts last.
+_COLUMNS = ("AP50", "Recall", "mIoU", "METEOR", "CIDEr", "ROUGE_L", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -69,259 +72,172 @@ class _Entry:
     value: float
     picture: str
     row: Mapping[str, Any]
-    paired: PairedClip
+    paired: PairedPhrases
     predicted: bool
     note: str | None
 
 
-class _Numbered(GroundedCaption):
+def worst_keys(
+    benchmark: str, per_clip: Sequence[Mapping[str, Any]], count: int, protocol: str
+) -> list[tuple[str, float]]:
     """
-    A predicted caption whose phrases have the numbers of the annotated ones that they are paired with: numbers give the colours
-    and rows of pictures. An annotated phrase without a partner has an empty span at the end of the caption, and its name in
-    parentheses.
-    """
-
-    numbered: Sequence[tuple[Span, str]] | None = None
-
-    @property
-    def spans(self) -> list[Span]:
-        """The spans by number, once they are numbered."""
-        return super().spans if self.numbered is None else [span for span, _ in self.numbered]
-
-    @property
-    def phrases(self) -> list[str]:
-        """The phrases by number, once they are numbered."""
-        return super().phrases if self.numbered is None else [phrase for _, phrase in self.numbered]
-
-
-def write_worst(
-    references: Mapping[str, ReferenceClip],
-    predictions: Mapping[str, PredictedClip],
-    per_clip: Sequence[Mapping[str, Any]],
-    path: Sequence[str],
-    count: int,
-    output: Path,
-    videos: Callable[[str], VideoSource | None] | None = None,
-    similarity: Similarity | None = None,
-) -> list[Path]:
-    """
-    Writes the worst clips as `01_{key}.png`, ..., and `index.html` with their scores.
+    The clips with the lowest scores, the lowest first, equal ones in the order of their keys, those without a score last.
 
     Args:
-        references (`Mapping[str, ReferenceClip]`), predictions (`Mapping[str, PredictedClip]`):
-            By key. A clip without a prediction is shown as such.
+        benchmark (`str`):
+            One of `BENCHMARKS`.
+        per_clip (`Sequence[Mapping]`):
+            Rows of its [`BenchmarkResult`].
+        count (`int`):
+            How many, at most.
+        protocol (`str`):
+            "official" or "corrected", whichever the rows have.
+
+    Returns:
+        `list[tuple[str, float]]`: key and score, a fraction, NaN where there is none.
+
+    Raises:
+        `ValueError`: if the benchmark is none, the rows are not of this protocol, or `count` is negative.
+    """
+    if benchmark not in BENCHMARKS:
+        raise ValueError(f"benchmark: got {benchmark!r}; expected one of {', '.join(BENCHMARKS)}")
+    if not any(protocol in row for row in per_clip):
+        raise ValueError(f"protocol: got {protocol!r}, which no clip was scored under; expected another of {PROTOCOLS}")
+    if count < 0:
+        raise ValueError(f"count: expected at least 0 clips, got {count}")
+    name = _score_name(benchmark, per_clip, protocol)
+    scores = {str(row["key"]): value_at(row, (protocol, name)) for row in per_clip}
+    if benchmark == "iground":  # officially -1 says that nothing is annotated
+        scores = {key: math.nan if value < 0 else value for key, value in scores.items()}
+    known = sorted((value, key) for key, value in scores.items() if not math.isnan(value))
+    unknown = sorted(key for key, value in scores.items() if math.isnan(value))
+    return [*((key, value) for value, key in known), *((key, math.nan) for key in unknown)][:count]
+
+
+def draw_worst(
+    benchmark: str,
+    references: Sequence[Record | GroundedCaption | ReferenceClip],
+    predictions: Sequence[GroundedCaption | PredictedClip],
+    per_clip: Sequence[Mapping[str, Any]],
+    count: int,
+    output: Path,
+    videos: Callable[[str], VideoSource | VideoClip | None] | None = None,
+    protocol: str = PROTOCOLS[-1],
+) -> list[Path]:
+    """
+    Writes the worst clips as `01_{key}.png`, ..., and `index.html` with their scores. Pictures that were there before go.
+
+    Args:
+        benchmark (`str`):
+            One of `BENCHMARKS`; it decides the score to go by, see [`worst_keys`].
+        references (sequence of records, [`GroundedCaption`] or [`ReferenceClip`]):
+            The annotations.
+        predictions (sequence of [`GroundedCaption`] or [`PredictedClip`]):
+            Of the same keys. A clip without a prediction is shown as such.
         per_clip (`Sequence[Mapping]`):
             Rows of the benchmark's result.
-        path (`Sequence[str]`):
-            The score to go by, `("corrected", "AP50")`; lower is worse.
         count (`int`):
             How many clips, at most.
         output (`Path`):
             Folder, made if it does not exist.
-        videos (`Callable[[str], VideoSource | None]`, *optional*):
-            For a key, the source video, or the annotated frames as `(T, H, W, 3)` uint8, or `None`. Without it, and where it does
-            not decode, boxes are drawn on an empty canvas.
-        similarity ([`TextSimilarity`], *optional*):
-            Pairs the phrases of a clip for their colours; by default the head-word rule.
+        videos (`Callable[[str], VideoSource | VideoClip | None]`, *optional*):
+            For a key, the source video, decoded frames of it, all annotated frames as `(T, H, W, 3)` uint8, or `None`. Without
+            it, and where it does not decode, boxes are drawn on an empty canvas.
+        protocol (`str`, *optional*, defaults to `"corrected"`):
+            Whose scores to go by.
 
     Returns:
         `list[Path]`: the pictures, the worst clip first, then the page.
 
     Raises:
-        `ValueError`: if no clip has such a score, or one of `per_clip` is not among the references.
+        `ValueError`: as [`worst_keys`], or if a chosen clip is not among the references.
     """
-    chosen = worst(per_clip, path, count)
+    chosen = worst_keys(benchmark, per_clip, count, protocol)
     rows = {str(row["key"]): row for row in per_clip}
-    if unknown := [key for key, _ in chosen if key not in references]:
+    annotations = {_key(reference): reference for reference in references}
+    if unknown := [key for key, _ in chosen if key not in annotations]:
         raise ValueError(f"clip {unknown[0]!r}: has scores but no annotation; expected those of these references")
-    paired = pair_phrases(
-        {key: references[key] for key, _ in chosen}, predictions, similarity or text_similarity("head-word")
-    )
+    truth = {key: _annotated(benchmark, annotations[key], rows[key].get(protocol, {})) for key, _ in chosen}
+    answers = _predicted(benchmark, predictions, truth)
+    paired = pair_phrases(truth, answers, _same if benchmark in _ONE_PHRASE else text_similarity("head-word"))
     output.mkdir(parents=True, exist_ok=True)
-    name = " ".join(path)
+    name = f"{protocol} {_score_name(benchmark, per_clip, protocol)}"
     entries = []
     for rank, ((key, value), pairs) in enumerate(zip(chosen, paired, strict=True), start=1):
         picture = output / f"{rank:02d}_{re.sub(r'[^A-Za-z0-9_-]', '_', key)[:80]}.png"
-        prediction = predictions.get(key)
+        prediction = answers.get(key)
         shown = key.encode("ascii", "replace").decode()  # the built-in font has little more
-        heading = f"{rank}. {shown}", f"{name} {value:.3f}"
         source = None if videos is None else videos(key)
-        note = _write_picture(references[key], prediction, pairs, heading, source, picture)
+        note = write_picture(
+            truth[key], prediction, pairs, (f"{rank}. {shown}", f"{name} {_score(value)}"), source, picture
+        )
         entries.append(_Entry(rank, key, value, picture.name, rows[key], pairs, prediction is not None, note))
     page = output / "index.html"
     with atomic_path(page) as temporary:
-        temporary.write_text(_page(name, entries, len(rows)), encoding="utf-8")
-    return [*(output / entry.picture for entry in entries), page]
+        temporary.write_text(_page(name, entries, len(rows), benchmark), encoding="utf-8")
+    written = [*(output / entry.picture for entry in entries), page]
+    for path in output.iterdir():
+        if re.fullmatch(r"\d{2,}_[A-Za-z0-9_-]*\.png", path.name) and path not in written:
+            path.unlink()
+    return written
 
 
-def _write_picture(
-    reference: ReferenceClip,
-    prediction: PredictedClip | None,
-    paired: PairedClip,
-    heading: tuple[str, str],
-    source: VideoSource | None,
-    path: Path,
-) -> str | None:
-    """Writes the picture of a clip; returns what a reader has to know of it, if anything."""
-    truth = _caption(reference, reference)
-    halves = [("annotation", truth)]
-    if prediction is not None:
-        halves.append(("prediction", _numbered(_caption(prediction, reference), truth, paired)))
-    sheets, note = None, None
-    if reference.source is None and source is not None and not isinstance(source, np.ndarray):
-        source, note = None, "No video: the annotation does not say which frames of it were annotated."
-    if source is not None:
-        try:
-            sheets = [_sheet(caption, source) for _, caption in halves]
-        except (ValueError, OSError) as error:
-            note = " ".join(f"No video: {error}".split())
-            logger.warning("clip %r: %s", reference.key, note)
-    if sheets is None:
-        note = note or "No video: the boxes are drawn on an empty canvas."
-        sheets = [_sheet(*_on_canvas(caption)) for _, caption in halves]
-    parts = [_line(heading, sheets[0].width, _LETTERS + 4)]
-    for (title, caption), sheet in zip(halves, sheets, strict=True):
-        empty = not any(track.presence.any() for track in caption.tracks)
-        parts += [_line((title, "no box in any frame" if empty else ""), sheet.width, _LETTERS), sheet]
-    if prediction is None:
-        parts.append(_line(("no prediction", ""), sheets[0].width, _LETTERS))
-    picture = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
-    top = 0
-    for part in parts:
-        picture.paste(part, (0, top))
-        top += part.height
-    with atomic_path(path) as temporary:
-        picture.save(temporary)
-    return note
+def _score_name(benchmark: str, per_clip: Sequence[Mapping[str, Any]], protocol: str) -> str:
+    """The score to go by: the first that a clip has."""
+    names = SCORES[benchmark]
+    return next((name for name in names if any(name in row.get(protocol, {}) for row in per_clip)), names[0])
 
 
-def _sheet(caption: GroundedCaption, source: VideoSource) -> Image.Image:
-    """A contact sheet in one row; probabilities are shown where there are some."""
-    scores = any(bool((track.objectness[track.presence] != 1).any()) for track in caption.tracks)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sheet.png"
-        caption.contact_sheet(source, path, num_frames=NUM_FRAMES, columns=NUM_FRAMES, show_objectness=scores)
-        with Image.open(path) as image:
-            return image.convert("RGB")
+def _key(reference: Record | GroundedCaption | ReferenceClip) -> str:
+    return reference.key if isinstance(reference, GroundedCaption | ReferenceClip) else record_key(reference)
 
 
-def _line(texts: tuple[str, str], width: int, size: int) -> Image.Image:
-    """A line with text at its left and right ends, below a rule; letters get smaller for what is too long."""
-    image = Image.new("RGB", (width, round(1.7 * size)), "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=size)
-    while size > _SMALLEST and sum(draw.textlength(text, font=font) for text in texts) > width - 4 * _MARGIN:
-        size -= 1
-        font = ImageFont.load_default(size=size)
-    draw.line((0, 0, width, 0), fill=_RULE, width=2)
-    for text, x, anchor, ink in zip(texts, (_MARGIN, width - _MARGIN), ("lm", "rm"), (_INK, _MUTED), strict=True):
-        draw.text((x, image.height // 2), text, font=font, fill=ink, anchor=anchor)
-    return image
+def _annotated(
+    benchmark: str, reference: Record | GroundedCaption | ReferenceClip, row: Mapping[str, Any]
+) -> ReferenceClip:
+    """The annotation as it is drawn: for all but iGround, in the frames that are scored, if there are any."""
+    if isinstance(reference, ReferenceClip):
+        return reference
+    caption = reference if isinstance(reference, GroundedCaption) else from_record(reference)
+    if benchmark != "iground":
+        scored = np.any([track.presence for track in caption.tracks], axis=0)
+        scored = np.broadcast_to(scored, caption.num_frames)
+        if "frame_indices" in row:
+            scored = scored & np.isin(caption.frame_indices, row["frame_indices"])
+        if scored.any():
+            caption = at_frames(caption, scored)
+    return ReferenceClip.from_caption(caption)
 
 
-def _on_canvas(caption: GroundedCaption) -> tuple[GroundedCaption, np.ndarray]:
-    """The caption, its frame no larger than is shown, and empty pictures for it."""
-    scale = min(1.0, _LONGEST_SIDE / max(caption.width, caption.height))
-    width, height = (max(1, round(side * scale)) for side in (caption.width, caption.height))
-    factors = np.array([width / caption.width, height / caption.height] * 2)
-    tracks = tuple(replace(track, boxes=track.boxes * factors) for track in caption.tracks)
-    scaled = replace(caption, width=width, height=height, tracks=tracks)
-    if isinstance(caption, _Numbered):
-        object.__setattr__(scaled, "numbered", caption.numbered)
-    shape = (caption.num_frames, height, width, 3)
-    return scaled, np.broadcast_to(np.array(_CANVAS, dtype=np.uint8), shape)  # one pixel in memory
-
-
-def _numbered(caption: GroundedCaption, truth: GroundedCaption, paired: PairedClip) -> GroundedCaption:
-    """The prediction with the numbers of the annotation's phrases; those without a partner come after them."""
-    partner = {
-        phrase_name(paired.truth.phrases[row]): phrase_name(paired.predicted.phrases[column])
-        for row, column in paired.pairs.tolist()
-    }
-    waiting: dict[str, list[tuple[Span, str]]] = {}
-    for span, phrase in zip(caption.spans, caption.phrases, strict=True):
-        waiting.setdefault(phrase_name(phrase), []).append((span, phrase))
-    nowhere = (len(caption.caption), len(caption.caption))
-    numbered = []
-    for phrase in truth.phrases:
-        mentions = waiting.get(partner.get(phrase_name(phrase), ""), [])
-        numbered.append(mentions.pop(0) if mentions else (nowhere, f"({phrase})"))
-    numbered += sorted(mention for mentions in waiting.values() for mention in mentions)
-    copy = _Numbered(**{name: getattr(caption, name) for name in caption.__dataclass_fields__})
-    object.__setattr__(copy, "numbered", numbered)
-    return copy
-
-
-def _caption(clip: ReferenceClip | PredictedClip, reference: ReferenceClip) -> GroundedCaption:
-    """The clip on the annotated frames, as something that can be drawn."""
-    if clip.source is None:
-        return _from_boxes(clip, reference)
-    annotated = _frames_of(reference)
-    count = annotated.num_frames
-    if reference.source is None:
-        at = frames = np.arange(min(count, clip.source.num_frames))
-    else:
-        _, at, frames = np.intersect1d(annotated.frame_indices, clip.source.frame_indices, return_indices=True)
-    tracks = []
-    for track in clip.source.tracks:
-        boxes = np.full((count, 4), np.nan, dtype=np.float32)
-        presence, objectness = np.zeros(count, dtype=bool), np.zeros(count, dtype=np.float32)
-        boxes[at], presence[at], objectness[at] = track.boxes[frames], track.presence[frames], track.objectness[frames]
-        tracks.append(replace(track, boxes=boxes, presence=presence, objectness=objectness))
-    return replace(annotated, caption=clip.source.caption, tracks=tuple(tracks))
-
-
-def _frames_of(reference: ReferenceClip) -> GroundedCaption:
-    """The annotated frames without a caption; those of the original's files, at about the five a second that they have."""
-    if reference.source is not None:
-        return replace(reference.source, caption="", tracks=())
-    count, width, height = reference.num_frames, reference.width, reference.height
-    indices = np.arange(count)
-    return GroundedCaption(
-        "", (), reference.key, 0, reference.key, 5.0, width, height, 0, count - 1, indices, indices / 5
-    )
-
-
-def _from_boxes(clip: ReferenceClip | PredictedClip, reference: ReferenceClip) -> GroundedCaption:
-    """
-    A clip of the original's files, which link no boxes between frames: the i-th box of a label is its i-th track. A label that
-    the caption does not have is added at the end of it, in brackets.
-    """
-    text, labels, count = clip.caption, dict[str, str](), reference.num_frames
-    tracks: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
-    for n, (boxes, names) in enumerate(zip(clip.boxes[:count], clip.labels[:count], strict=False)):
-        seen: dict[str, int] = {}
-        scores = clip.scores if isinstance(clip, PredictedClip) else None
-        for i, (box, label) in enumerate(zip(() if boxes is None else boxes, names, strict=False)):
-            if not isinstance(label, str) or not label.strip() or not np.isfinite(box).all():
+def _predicted(
+    benchmark: str, predictions: Sequence[GroundedCaption | PredictedClip], truth: Mapping[str, ReferenceClip]
+) -> dict[str, PredictedClip]:
+    """The predictions of the clips that are drawn, on their frames; one without a common frame is none."""
+    answers = []
+    for answer in predictions:
+        if answer.key not in truth:
+            continue
+        if isinstance(answer, GroundedCaption):
+            annotated = truth[answer.key].source
+            if annotated is not None and not np.isin(answer.frame_indices, annotated.frame_indices).any():
                 continue
-            name = phrase_name(label)
-            labels.setdefault(name, label.strip())
-            number = seen[name] = seen.get(name, -1) + 1
-            rows, objectness = tracks.setdefault((name, number), (np.full((count, 4), np.nan), np.zeros(count)))
-            rows[n], objectness[n] = box, 1.0 if scores is None else scores[n][i]
-    found: dict[str, Span] = {}
-    missing = []
-    for name in sorted(labels, key=len, reverse=True):
-        try:
-            spans = locate_phrases(text, "", [*(labels[other] for other in found), labels[name]])
-        except ValueError:
-            missing.append(name)
-        else:
-            found = dict(zip([*found, name], spans, strict=True))
-    for name in missing:
-        start = len(text) + len(" [")
-        text += f" [{labels[name]}]"
-        found[name] = (start, start + len(labels[name]))
-    made = tuple(
-        PhraseTrack(labels[name], found[name], rows, np.isfinite(rows[:, 0]), objectness)
-        for (name, _), (rows, objectness) in tracks.items()
-    )
-    return replace(_frames_of(reference), caption=text, tracks=made)
+            if benchmark != "iground":
+                present = (replace(t, presence=np.isfinite(t.boxes).all(axis=1)) for t in answer.tracks)
+                answer = replace(answer, tracks=tuple(present))
+        answers.append(answer)
+    return predicted_clips(answers, dict(truth)) if answers else {}
 
 
-def _page(name: str, entries: Sequence[_Entry], total: int) -> str:
+def _same(first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+    """Two phrases of clips that have one, the sentence: partners, however they are written."""
+    return np.ones((len(first), len(second)))
+
+
+def _page(name: str, entries: Sequence[_Entry], total: int, benchmark: str) -> str:
     """The page; everything that comes from data is escaped."""
-    links = " &middot; ".join(f'<a href="#clip-{e.rank}">{e.rank}. {escape(e.key)} {e.value:.3f}</a>' for e in entries)
+    links = " &middot; ".join(
+        f'<a href="#clip-{e.rank}">{e.rank}. {escape(e.key)} {_score(e.value)}</a>' for e in entries
+    )
     sections = []
     for entry in entries:
         lines = [f'<section id="clip-{entry.rank}">', f"<h2>{entry.rank}. {escape(entry.key)}</h2>", _scores(entry.row)]
@@ -331,11 +247,17 @@ def _page(name: str, entries: Sequence[_Entry], total: int) -> str:
             lines.append(f'<p class="note">{escape(entry.note)}</p>')
         picture = escape(entry.picture)
         lines += [f'<a href="{picture}"><img src="{picture}" alt="annotation and prediction" loading="lazy"></a>']
-        lines += [_pairs(entry.paired), "</section>"]
+        lines += ["</section>"] if benchmark in _ONE_PHRASE else [_pairs(entry.paired), "</section>"]
         sections.append("\n".join(lines))
+    colors = "a phrase and its predicted partner have one colour, and an annotated phrase without one is in parentheses"
+    if benchmark in _ONE_PHRASE:
+        colors = "the sentence and its answer have one colour"
+    else:
+        colors += ". Partners have the same last word; where several have, those that overlap best"
+    shown = "" if benchmark == "iground" else " The frames are those that are scored."
     note = (
-        f"{len(entries)} of {total} clips with the lowest {name}. Annotation above, prediction below; a phrase and its predicted "
-        "partner have one colour, and an annotated phrase without one is in parentheses."
+        f"{len(entries)} of {total} clips, those with the lowest {name} first. Annotation above, prediction below; {colors}."
+        f"{shown} Scores are times 100, as in the table of results; numbers without a point are counts."
     )
     return _PAGE.format(
         title=escape(f"Worst clips by {name}"), note=escape(note), contents=links, sections="\n".join(sections)
@@ -343,33 +265,38 @@ def _page(name: str, entries: Sequence[_Entry], total: int) -> str:
 
 
 def _scores(row: Mapping[str, Any]) -> str:
-    """The scores of a clip by protocol."""
+    """The scores of a clip by protocol, and then its counts."""
     groups = {
         protocol: {
-            name: text
+            name: value
             for name, value in {**row.get(protocol, {}), **row.get("captions", {}).get(protocol, {})}.items()
-            if (text := _number(value))
+            if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
         }
         for protocol in PROTOCOLS
     }
-    names = dict.fromkeys(name for scores in groups.values() for name in scores)
+    found = dict.fromkeys(name for scores in groups.values() for name in scores)
+    counts = [name for name in found if all(isinstance(scores.get(name, 0), int) for scores in groups.values())]
+    first = [name for name in _COLUMNS if name in found]
+    names = [*first, *(name for name in found if name not in (*first, *counts)), *counts]
     head = "".join(f'<th class="number">{escape(name)}</th>' for name in names)
     body = ""
     for protocol, scores in groups.items():
         if scores:
-            cells = "".join(f'<td class="number">{scores.get(name, "")}</td>' for name in names)
+            cells = "".join(f'<td class="number">{_number(scores.get(name))}</td>' for name in names)
             body += f"<tr><td>{protocol}</td>{cells}</tr>"
     return f"<table><tr><th></th>{head}</tr>{body}</table>"
 
 
-def _number(value: Any) -> str:
-    """A score with three decimals, a count without; nothing for anything else."""
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.3f}"
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
+def _number(value: float | None) -> str:
+    return "" if value is None else _score(value) if isinstance(value, float) else str(value)
 
 
-def _pairs(clip: PairedClip) -> str:
+def _score(value: float) -> str:
+    """A score times 100, as the table has it."""
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _pairs(clip: PairedPhrases) -> str:
     """Which predicted phrase stands for which annotated one."""
     rows = []
     for p, q in clip.pairs.tolist():
@@ -395,4 +322,4 @@ def _pairs(clip: PairedClip) -> str:
     return f"<table><tr><th>annotated</th><th>predicted</th>{numbers}</tr>{''.join(rows)}</table>"
 
 
-__all__ = ["NUM_FRAMES", "write_worst"]
+__all__ = ["SCORES", "draw_worst", "worst_keys"]

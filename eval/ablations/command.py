@@ -44,6 +44,7 @@ class Study(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
     studies = parser.add_subparsers(dest="study", required=True, metavar="STUDY")
@@ -77,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Makes the study, writes its files, and prints its table."""
     study = _threshold(args) if args.study == "threshold" else _of_folders(args.study, args.results)
     args.output.mkdir(parents=True, exist_ok=True)
     pictures = study.draw(args.output / f"{args.study}.png")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from eval.ablation_tables import OURS, PAPER, Line
+from eval.ablation_tables import INTERVALS_NOTE, OURS, PAPER, Line
 from eval.paper import IGROUND_COLUMNS, SCALE, SCALE_CLIPS
 
 from .result_folder import ResultFolder
@@ -84,10 +84,12 @@ def scale_notes(points: list[ScalePoint]) -> list[str]:
     """What a reader has to know beside the table."""
     axes = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in SCALE.axes.items())
     data = dict.fromkeys(point.result.measured_on for point in points)
+    bounded = any(line.intervals for line in scale_lines(points))
     return [
         f"Paper: {SCALE.name} of {SCALE.source}, {SCALE.data}. {SCALE.reading} Its points are not published; its axes cover "
         f"{axes}. The row is that of the full model in Table 6.",
         f"Ours: {'; '.join(data)}.",
+        *([INTERVALS_NOTE] if bounded else []),
         "`official` is what the original's released code computes, `corrected` what the paper's text says.",
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eval.ablation_tables import OURS, PAPER, Line
+from eval.ablation_tables import INTERVALS_NOTE, OURS, PAPER, Line
 from eval.paper import CAPTION_COLUMNS, CENTER, PaperTable
 
 from .result_folder import ResultFolder
@@ -78,7 +78,7 @@ def comparison_notes(table: PaperTable, ours: Mapping[str, ResultFolder]) -> lis
     if unknown:
         notes.append(f"Not in the paper: {', '.join(unknown)}. The paper has {', '.join(table.keys)}.")
     if any(line.intervals for line in comparison(table, ours)):
-        notes.append("In brackets: 95 % confidence intervals over clips.")
+        notes.append(INTERVALS_NOTE)
     notes.append(
         "`official` is what the original's released code computes, `corrected` what the paper's text says. On other data than the "
         "paper's, only the differences between rows can be compared."

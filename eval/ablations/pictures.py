@@ -81,10 +81,16 @@ def _sweep_values(
 
 def scale_plot(points: Sequence[ScalePoint], protocol: str, path: Path) -> Path:
     """CIDEr, AP50 and Recall against the number of clips for pre-training, under one protocol."""
+    panels = scale_panels(points, protocol)
+    return plot_curves(panels, path, x_label="clips pre-trained on", y_label=f"{protocol} {SCORE}", log_x=True)
+
+
+def scale_panels(points: Sequence[ScalePoint], protocol: str) -> list[Panel]:
+    """What `scale_plot` draws."""
     names = list(dict.fromkeys(point.curve for point in points))
     panels = []
     for metric in SCALE.axes:
-        curves, levels = [], []
+        curves, levels, missing = [], [], []
         for number, name in enumerate(names):
             color, marker = CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)]
             known = [
@@ -105,14 +111,19 @@ def scale_plot(points: Sequence[ScalePoint], protocol: str, path: Path) -> Path:
                         dashes="-" if number % 2 == 0 else "--",
                     )
                 )
-            for point in known:
-                value = point.result.value(protocol, metric)
-                if point.clips == 0 and value is not None:
-                    levels.append(Level(curve_title(name, pretrained=False), value, color))
+            elif any(point.curve == name and point.clips for point in points):
+                missing.append(curve_title(name))
+            for point in points:
+                if point.curve == name and not point.clips:
+                    title, value = curve_title(name, pretrained=False), point.result.value(protocol, metric)
+                    if value is None:
+                        missing.append(title)
+                    else:
+                        levels.append(Level(title, value, color))
         if protocol == "official":  # which is what the paper's numbers can be compared with
             curves.append(_paper_point(SCALE.data, SCALE_CLIPS, SCALE.known.values[metric]))
-        panels.append(Panel(metric, curves, levels))
-    return plot_curves(panels, path, x_label="clips pre-trained on", y_label=f"{protocol} {SCORE}", log_x=True)
+        panels.append(Panel(metric, curves, levels, missing=missing))
+    return panels
 
 
 def _paper_point(data: str, x: float, y: float) -> Curve:
@@ -124,4 +135,4 @@ def _paper_label(data: str) -> str:
     return f"paper, {data}"
 
 
-__all__ = ["comparison_plot", "scale_plot", "sweep_plot"]
+__all__ = ["comparison_plot", "scale_panels", "scale_plot", "sweep_plot"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dataset_builders.reading import read_entries, read_json
-from dataset_builders.record import from_record
+from eval.iground_files import read_caption
 from eval.result_files import PREDICTIONS, REFERENCES, RESULTS
 from modeling_grove.grounded_caption import GroundedCaption
 
@@ -115,20 +115,10 @@ def read_captions(path: str | Path) -> list[GroundedCaption]:
     Raises:
         `ValueError`: naming file, line and field of what is wrong, or if there is nothing in it.
     """
-    captions = [*_captions(path)]
+    captions = [read_caption(entry, f"{path}: entry {entry.number}") for entry in read_entries(path)]
     if not captions:
         raise ValueError(f"{path}: empty; expected a grounded caption on every line")
     return captions
-
-
-def _captions(path: str | Path) -> Iterator[GroundedCaption]:
-    for entry in read_entries(path):
-        value = entry.value
-        try:
-            yield GroundedCaption.from_dict(value) if value.get("tracks") is not None else from_record(value)
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
-            name = f"{value.get('video_id')}_{value.get('clip_id')}"
-            raise ValueError(f"{path}: entry {entry.number} (clip {name!r}): {error}") from None
 
 
 def named_folders(values: Sequence[str]) -> dict[str, Path]:

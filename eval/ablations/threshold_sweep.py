@@ -13,11 +13,11 @@ from typing import Any
 
 from dataset_builders.command_line import progress
 from eval.ablation_tables import markdown_table
+from eval.caption_statistics import caption_statistics
 from eval.clips import ReferenceClip, predicted_clips, reference_clips
 from eval.iground import score_iground
 from eval.paper import DEFAULT_THRESHOLD, THRESHOLD
 from eval.results import PROTOCOLS
-from eval.statistics import caption_statistics
 from eval.text_similarity import TextSimilarity
 from modeling_grove.grounded_caption import GroundedCaption
 

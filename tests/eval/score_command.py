@@ -1,15 +1,19 @@
 """Runs `python -m eval score` for the tests: in this process, with the files of a golden folder or of a case written to one."""
 
 import json
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from eval.__main__ import main
+from modeling_grove.grounded_caption import GroundedCaption
+from tests.records import make_caption
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval"
 TINY_BERT = GOLDEN / "iground" / "tiny_bert"
@@ -44,6 +48,31 @@ def command(*arguments: Any) -> Scored:
     lines = out.getvalue().splitlines()
     assert len(lines) <= 1, "more than one line on standard output"
     return Scored(status, json.loads(lines[0], parse_constant=_refuse) if lines else None, err.getvalue())
+
+
+def annotated_captions() -> list[GroundedCaption]:
+    """Annotated clips of 10 frames, whose phrases come and go."""
+    return [make_caption(f"video{n}", n, seed=n) for n in range(6)]
+
+
+def predicted_captions(truth: list[GroundedCaption]) -> list[GroundedCaption]:
+    """Predictions with objectness: boxes a little off, and not always there."""
+    rng = np.random.default_rng(5)
+    captions = []
+    for caption in truth:
+        tracks = []
+        for track in caption.tracks:
+            boxes = np.nan_to_num(track.boxes, nan=5.0) + rng.normal(0, 1, track.boxes.shape)
+            objectness = np.clip(0.8 * track.presence + rng.uniform(0, 0.3, len(boxes)), 0, 1)
+            tracks.append(replace(track, boxes=boxes, presence=objectness > 0.5, objectness=objectness))
+        captions.append(replace(caption, tracks=tuple(tracks)))
+    return captions
+
+
+def write_captions(path: Path, captions: Iterable[GroundedCaption]) -> Path:
+    """Writes captions as `predictions.jsonl` has them."""
+    path.write_text("".join(f"{json.dumps(caption.to_dict())}\n" for caption in captions), encoding="utf-8")
+    return path
 
 
 def write_case(folder: Path, case: dict[str, Any], *names: str) -> list[Path]:

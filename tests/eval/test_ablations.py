@@ -15,8 +15,9 @@ from dataset_builders.record import to_record
 from dataset_builders.shapes.world import ShapesConfig, iter_clips
 from eval.__main__ import main
 from eval.ablation_tables import OURS, PAPER
-from eval.ablations.data_scale import read_label, scale_lines, scale_points
+from eval.ablations.data_scale import read_label, scale_lines, scale_notes, scale_points
 from eval.ablations.paper_comparison import comparison, headline_name
+from eval.ablations.pictures import scale_panels
 from eval.ablations.result_folder import ResultFolder, named_folders, read_captions
 from eval.ablations.threshold_sweep import THRESHOLDS, sweep_table, threshold_sweep
 from eval.iground import score_iground
@@ -210,6 +211,21 @@ class TestScale:
         with pytest.raises(ValueError, match="pt:1000: two results"):
             scale_points({"pt:1k": result(SCORES), "pt:1000": result(SCORES)})
 
+    def test_a_reader_learns_what_the_brackets_are(self):
+        notes = scale_notes(scale_points({"pt:1k": result(SCORES)}))
+        assert "In brackets: 95 % confidence intervals over clips." in notes
+        without = replace(result(SCORES), results={**result(SCORES).results, "statistics": {}})
+        assert not any("brackets" in note for note in scale_notes(scale_points({"pt:1k": without})))
+
+    def test_a_panel_says_what_it_has_no_number_of(self):
+        captions = {name: SCORES[name] for name in ("METEOR", "CIDEr")}
+        points = {"pt:1k": result(SCORES), "pt+ft:0": result(captions), "mine:1k": result(captions)}
+        assert {panel.title: panel.missing for panel in scale_panels(scale_points(points), "official")} == {
+            "CIDEr": [],
+            "AP50": ["fine-tuned only", "mine"],
+            "Recall": ["fine-tuned only", "mine"],
+        }
+
 
 class TestFolders:
     def test_what_scoring_writes_is_read(self, truths, predictions, tmp_path):
@@ -251,7 +267,7 @@ class TestFolders:
         record = to_record(make_caption())
         file = tmp_path / "references.jsonl"
         file.write_text(json.dumps(record) + "\n" + json.dumps({**record, "fps": None}) + "\n", encoding="utf-8")
-        with pytest.raises(ValueError, match=r"references.jsonl: entry 2 \(clip 'video_0'\): fps: missing"):
+        with pytest.raises(ValueError, match=r"references.jsonl: entry 2: clip 'video_0': fps: missing"):
             read_captions(file)
         file.write_text("", encoding="utf-8")
         with pytest.raises(ValueError, match="empty"):

@@ -128,3 +128,24 @@ def test_a_command_that_fails_leaves_no_file(clips, tmp_path, capsys):
     assert main(["baseline", "annotation", other, "--annotations", annotations, "--output", str(output)]) == 2
     assert "error: none of the annotated clips" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.jsonl", "val.jsonl"]
+
+
+def test_empty_files_are_said_to_be_empty(tmp_path, capsys):
+    full, empty = write(tmp_path / "full.jsonl", [make_record()]), write(tmp_path / "empty.jsonl", [])
+    for files, message in [
+        ((empty, full), "no clip among the automatically annotated records: is the file empty?"),
+        ((full, empty), "no clip among the annotations: is the file empty?"),
+    ]:
+        output = tmp_path / "out.jsonl"
+        assert main(["baseline", "annotation", files[0], "--annotations", files[1], "--output", str(output)]) == 2
+        assert capsys.readouterr().err == f"error: {message}\n"
+        assert not output.exists()
+
+
+def test_a_wrong_annotation_is_named_with_its_field(tmp_path, capsys):
+    full, wrong = (
+        write(tmp_path / "full.jsonl", [make_record()]),
+        write(tmp_path / "wrong.jsonl", [{**make_record(), "fps": "x"}]),
+    )
+    assert main(["baseline", "annotation", full, "--annotations", wrong, "--output", str(tmp_path / "out.jsonl")]) == 2
+    assert capsys.readouterr().err == f"error: {wrong}: entry 1: clip 'video_0': fps: expected a number, got 'x'\n"

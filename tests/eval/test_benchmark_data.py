@@ -1,6 +1,7 @@
 """The clips of a benchmark: exactly the annotated frames, of whatever form the data has."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from dataset_builders.__main__ import main as dataset_builders
 from dataset_builders.shapes import make_clip
 from dataset_builders.shapes.world import clip_seed
 from eval.benchmark_data import BenchmarkData
+from eval.clip_pictures import at_frames
+from eval.scoring import ScoreOptions, score_records
 from modeling_grove.video_grove import VideoDecodeError
 from tests.eval.tiny_benchmarks import BENCHMARKS, NUM_FRAMES, VIDEOS, write_benchmark
 from tests.records import make_record, make_videos
 from tests.synthetic_clips import GREY_LEVELS, encode, frame_numbers
 
-FRAMES = {"iground": [*range(0, NUM_FRAMES, 5)], "vidstg": [10, 15, 20, 25], "youcook_interactions": [0, 25]}
+FRAMES = {"iground": [*range(0, NUM_FRAMES, 5)], "vidstg": [10, 15, 20, 25, 30], "youcook_interactions": [0, 25]}
 FRAMES["grounding_youtube"] = FRAMES["youcook_interactions"]
 
 
@@ -69,6 +72,7 @@ def test_clips_of_shards_and_of_the_hub(tmp_path, hub_repo):
             assert frame_numbers(read.frames) == numbers(record["frame_indices"])
     there = data.describe()
     assert (there["name"], there["hub_id"], there["revision"], there["split"]) == (repo, repo, commit, "val")
+    assert BenchmarkData("iground", data.source, "val").describe() == there  # as the other processes of a run have it
     local = BenchmarkData("iground", str(shards), "val", limit=1)
     assert (local.total, len(list(local))) == (1, 1)
     assert local.describe() | {"fingerprint": ""} == {
@@ -130,7 +134,49 @@ def test_no_data(source, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(ValueError, match=message):
-        list(BenchmarkData("iground", source, "val"))
+        list(BenchmarkData("iground", source, "val" if "shapes" in source or "/" in source else None))
+
+
+@pytest.mark.parametrize("option", ["split", "config"])
+def test_a_file_has_neither_splits_nor_configurations(option, tmp_path):
+    records, videos = write_benchmark(tmp_path, "iground")
+    with pytest.raises(ValueError, match=f"--{option}: got 'val', but a file of records has none; leave it out"):
+        BenchmarkData("iground", str(records), videos=videos, **{option: "val"})
+
+
+@pytest.mark.parametrize(
+    ("windows", "frames", "corrected"), [("covering", [*range(10, 31, 5)], 100), ("sliding", [10, 15, 20, 25], 80)]
+)
+def test_a_perfect_model_is_perfect_on_vidstg(windows, frames, corrected, tmp_path):
+    """The original's frames lack the last one of the tube, which its evaluation does not count."""
+    records, videos = write_benchmark(tmp_path, "vidstg")
+    clips = list(BenchmarkData("vidstg", str(records), videos=videos, windows=windows))
+    assert [clip.frames.tolist() for clip in clips] == [frames] * 2
+    perfect = [at_frames(clip.caption, np.isin(clip.caption.frame_indices, clip.frames)) for clip in clips]
+    headline = score_records("vidstg", [clip.record for clip in clips], perfect, ScoreOptions()).headline
+    for protocol, expected in (("official", 100), ("corrected", corrected)):
+        values = [value for name, value in headline[protocol].items() if "msIoU" in name]
+        assert len(values) == 2 and np.allclose(values, expected)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "data", "message"),
+    [
+        ("youcook_interactions", "shapes", r"clip 'shapes-3-test-000000_0': tracks: got \d, expected one"),
+        ("grounding_youtube", "vidstg", "clip 'first_0': metadata.temporal_gt: there is one, as in VidSTG"),
+        ("vidstg", "shapes", "clip 'shapes-3-test-000000_0': metadata: expected `temporal_gt`"),
+        ("vidstg", "youcook_interactions", "clip 'first_0': metadata: expected `temporal_gt`"),
+        ("activitynet_entities", "shapes", "clip 'shapes-3-test-000000_0': metadata: tokens: expected a list"),
+    ],
+)
+def test_data_of_another_benchmark_is_found_when_it_is_read(benchmark, data, message, tmp_path):
+    arguments: dict[str, Any]
+    if data == "shapes":
+        arguments = {"source": "shapes:3:1", "split": "test"}
+    else:
+        arguments = {"source": str(write_benchmark(tmp_path, data)[0])}
+    with pytest.raises(ValueError, match=f"^--data: {message}[^\n]*$"):
+        next(iter(BenchmarkData(benchmark, **arguments)))
 
 
 def test_annotations_that_are_wrong_name_clip_and_field(tmp_path):
@@ -144,6 +190,8 @@ def test_annotations_that_are_wrong_name_clip_and_field(tmp_path):
         records.write_text("".join(json.dumps(record) + "\n" for record in changed))
         with pytest.raises(ValueError, match=message):
             list(BenchmarkData("iground", str(records)))
+        with pytest.raises(ValueError, match=message):  # also before any clip is run
+            BenchmarkData("iground", str(records)).check()
     records.write_text(json.dumps(good))
     with pytest.raises(ValueError, match="clip 'video_3': metadata: expected `temporal_gt`"):
         list(BenchmarkData("vidstg", str(records)))

@@ -1,6 +1,7 @@
 """A model over clips: predictions on the annotation's frames, under its names, whatever shares a batch."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -75,6 +76,16 @@ def test_numbers_are_checked(name):
         InferenceOptions(**{name: 0})
 
 
-def test_a_model_that_is_none(tmp_path):
-    with pytest.raises(ValueError, match=r"^--model: cannot load a GROVE model from [^\n]*$"):
+def test_a_model_that_cannot_be_loaded_says_why_in_one_line(demo_checkpoint, tmp_path):
+    """Whatever is wrong: nothing there, weights that are torn or of another kind, or another model."""
+    with pytest.raises(ValueError, match=r"^--model: cannot load a GROVE model from [^\n]*[^:\n]$"):
         load_model(str(tmp_path))
+    copied = tmp_path / "grove-demo"
+    shutil.copytree(demo_checkpoint, copied)
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"^--model: cannot load a GROVE model from [^\n]*: [^\n]*incomplete[^\n]*$"):
+        load_model(str(copied))
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"^--model: cannot load a GROVE model from [^\n]*: [^\n]*safetensors[^\n]*$"):
+        load_model(str(copied))

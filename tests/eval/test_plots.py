@@ -82,6 +82,17 @@ def test_one_point_and_nothing_but_gaps_can_be_drawn(tmp_path):
     )
 
 
+def test_what_is_missing_is_said_and_covers_nothing(tmp_path):
+    made = [
+        pixels(plot_curves([Panel("x", CURVES, missing=missing)], tmp_path / "p.png", x_label="", y_label=""))
+        for missing in ((), ("fine-tuned only",))
+    ]
+    ends = [
+        np.flatnonzero((np.abs(picture - [0xD5, 0x5E, 0x00]).max(axis=-1) <= 2).any(axis=1))[-1] for picture in made
+    ]
+    assert ends[1] < ends[0] - 20 and not np.array_equal(*made)  # the curves moved up, off the words
+
+
 def test_rows_with_and_without_points_are_drawn(tmp_path):
     points = [[Point("paper", 42.0), Point("ours", 40.0, 38.0, 42.0, ORANGE, "s")], [], [Point("paper", 1.0)]]
     names = RowNames(["full", "none", "other"], ["center", "center", "all"])

@@ -30,8 +30,25 @@ def test_the_model_of_a_folder_is_known_by_its_content(demo_checkpoint, tmp_path
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     assert describe_model(str(copied))["fingerprint"] != there["fingerprint"]
-    (copied / "config.json").unlink()
-    with pytest.raises(ValueError, match=r"no config.json in the folder 'grove-demo'"):
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "no config.json in the folder"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json: expected an object in JSON"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'),
+            "config.json: model_type: expected 'grove', got 'llama'",
+        ),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
+    ],
+)
+def test_a_folder_of_no_model_says_what_is_wrong(change, message, demo_checkpoint, tmp_path):
+    copied = tmp_path / "grove-demo"
+    shutil.copytree(demo_checkpoint, copied)
+    change(copied)
+    with pytest.raises(ValueError, match=rf"^--model: 'grove-demo': {message}[^\n]*; [^\n]+$"):
         describe_model(str(copied))
 
 
@@ -47,3 +64,23 @@ def test_the_model_of_the_hub_is_known_by_its_commit(hub_repo):
     assert describe_model(repo) == {"name": repo, "revision": commit, "fingerprint": None}
     with pytest.raises(ValueError, match=r"^--model: neither a folder nor a model of the Hub: 'org/there-is-none'"):
         describe_model("org/there-is-none")
+
+
+@pytest.mark.parametrize("model", ["checkpoints/there-is-none", "there-is-none", "there/is/none"])
+def test_a_model_that_is_nowhere(model):
+    """A name with one slash could be of the Hub, which is asked."""
+    with pytest.raises(ValueError, match=rf"^--model: neither a folder nor a model of the Hub: '{model}' [^\n]*$"):
+        describe_model(model)
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch):
+    """As it is without network: the client then raises an error of another class."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"^--model: neither a folder nor a model of the Hub: 'a/b' [^\n]*$"):
+        describe_model("a/b")
+
+
+def test_a_file_is_no_model(tmp_path):
+    (tmp_path / "clips.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"^--model: 'clips.jsonl' is a file; expected the folder"):
+        describe_model(str(tmp_path / "clips.jsonl"))

@@ -73,8 +73,13 @@ def test_intervals_of_questions_apart():
         {"key": f"v_{n}", "official": {"qtype": qtype, "msIoU": value, "vIoU@0.3": 1.0, "vIoU@0.5": 0.0}}
         for n, (qtype, value) in enumerate([("declarative", 0.2), ("declarative", 0.4), ("interrogative", 0.9)])
     ]
-    answer = result("vidstg", headline={"official": {}}, per_clip=rows)
+    means = {
+        "declarative": {"msIoU": 0.3, "vIoU@0.3": 1.0, "vIoU@0.5": 0.0},
+        "interrogative": {"msIoU": 0.9, "vIoU@0.3": float("nan"), "vIoU@0.5": 0.0},
+    }
+    answer = result("vidstg", headline={"official": {}}, metrics={"official": means}, per_clip=rows)
     found = score_intervals(answer, resamples=200, seed=0)["intervals"]["official"]
+    assert "vIoU@0.3 (declarative)" in found and "vIoU@0.3 (interrogative)" not in found  # its mean is NaN
     assert found["msIoU (declarative)"]["mean"] == pytest.approx(0.3)
     assert (found["msIoU (declarative)"]["low"], found["msIoU (declarative)"]["high"]) == pytest.approx((0.2, 0.4))
     assert found["msIoU (interrogative)"]["low"] == found["msIoU (interrogative)"]["high"] == pytest.approx(0.9)

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -89,6 +91,7 @@ def test_the_folder_says_what_was_found_and_how(whole_run):
     assert results["data"]["name"] == f"GroundedShapes (seed 3, {CLIPS} clips)" and results["data"]["split"] == "test"
     assert results["settings"]["objectness_threshold"] == 0.5 and results["seed"] == 0
     assert results["seconds"]["model"] > 0 and results["versions"]["torch"] and results["hardware"]["cores"]
+    assert results["settings"]["windows"] == "covering" and not {"lemmas", "mode"} & {*results["settings"]}
     assert str(ROOT) not in json.dumps(results)
     records, predictions = read_lines(whole_run / "references.jsonl"), read_predictions(whole_run)
     keys = [f"shapes-3-test-{n:06d}_0" for n in range(CLIPS)]
@@ -115,10 +118,28 @@ def test_another_threshold_scores_again_and_runs_nothing(whole_run, capfd, caplo
     objectness = [track.objectness for caption in read_predictions(whole_run) for track in caption.tracks]
     assert all(np.array_equal(p, o > 0.3) for p, o in zip(presence, objectness, strict=True)) and presence
     # What the original cannot score leaves no result behind that is of other predictions.
-    assert main(arguments("iground", whole_run, *SHAPES, *QUICK, "--objectness-threshold", "1")) == 2
+    nothing = ["--objectness-threshold", "1", "--protocol", "official"]
+    assert main(arguments("iground", whole_run, *SHAPES, *QUICK, *nothing)) == 2
     assert "lower the objectness threshold" in capfd.readouterr().err
-    assert not (whole_run / "results.json").exists()
+    assert {path.name for path in whole_run.rglob("*") if path.is_file()} == {
+        "predictions.jsonl", "references.jsonl", "run.json",
+    }  # fmt: skip
     assert main(arguments("iground", whole_run, *SHAPES, *QUICK)) == 0
+
+
+def test_scores_of_other_predictions_do_not_get_into_the_folder(whole_run, tmp_path, capfd):
+    """Neither through `score --output`, nor by a file that was put there."""
+    kept = {path: path.read_bytes() for path in whole_run.glob("*.json*")}
+    references = str(whole_run / "references.jsonl")
+    scored = ["score", "iground", "--annotations", references, "--predictions", references, *QUICK]
+    assert main([*scored, "--output", str(whole_run)]) == 2
+    assert "has the predictions of a run (run.json); choose another folder" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in whole_run.glob("*.json*")} == kept
+    copied = tmp_path / "run"
+    shutil.copytree(whole_run, copied)
+    shutil.copy(references, copied / "predictions.jsonl")
+    assert main(arguments("iground", copied, *SHAPES, *QUICK)) == 2
+    assert "predictions.jsonl is not what the run wrote" in capfd.readouterr().err
 
 
 def test_other_settings_need_another_folder(whole_run, capfd):
@@ -137,13 +158,16 @@ def test_every_benchmark_from_the_original_files_to_the_papers_numbers(benchmark
     lemmas.write_text(json.dumps(LEMMAS))
     output = tmp_path / "results"
     data = ["--data", str(records), "--videos", str(videos), "--data-name", benchmark.upper()]
-    assert main(arguments(benchmark, output, *data, "--lemmas", f"table:{lemmas}", "--batch-size", "2", *more)) == 0
+    generated = benchmark == "activitynet_entities" and not more
+    options = [*more, *(["--lemmas", f"table:{lemmas}"] if generated else [])]
+    assert main(arguments(benchmark, output, *data, "--batch-size", "2", "--worst", "1", *options)) == 0
+    assert len([*(output / "worst").glob("01_*.png")]) == 1
     results = json.loads((output / "results.json").read_text())
     assert results["benchmark"] == benchmark and results["coverage"]["coverage"] == 1
     assert results["data"]["name"] == benchmark.upper() and all(results["headline"].values())
     for record, caption in zip(read_lines(output / "references.jsonl"), read_predictions(output), strict=True):
         if benchmark == "vidstg":
-            assert caption.frame_indices.tolist() == [10, 15, 20, 25]
+            assert caption.frame_indices.tolist() == [10, 15, 20, 25, 30]
         else:
             assert caption.frame_indices.tolist() == record["frame_indices"]
         if benchmark != "activitynet_entities":
@@ -187,7 +211,14 @@ def test_no_clip_that_can_be_read_is_an_error(tmp_path, capfd):
             "--objectness-threshold: expected a probability in [0, 1], got 2.0",
         ),
         ("vidstg", ["--objectness-threshold", "0.5"], "vidstg takes the box of every frame"),
-        ("vidstg", ["--worst", "3"], "--worst: draws clips of iground, not of vidstg"),
+        ("iground", ["--worst", "3", "--no-score"], "--worst: draws the clips with the lowest scores"),
+        ("iground", ["--worst", "-1"], "--worst: expected at least 0, got -1"),
+        ("iground", ["--mode", "gt"], "--mode: is for activitynet_entities"),
+        ("iground", ["--device", "foo"], "--device: got 'foo'"),
+        ("iground", ["--output", str(ROOT / "README.md")], "--output: "),
+        ("vidstg", [], "--data: clip 'shapes-3-test-000000_0': metadata: expected `temporal_gt`"),
+        ("youcook_interactions", [], "--data: clip 'shapes-3-test-000000_0': tracks: got"),
+        ("iground", ["--model", "checkpoints/grove-dmeo"], "--model: neither a folder nor a model of the Hub"),
         ("iground", ["--batch-size", "0"], "--batch-size: expected at least 1, got 0"),
         ("iground", ["--limit", "0"], "--limit: expected at least 1, got 0"),
         ("iground", ["--text-model", "nowhere/there-is-none"], "there-is-none"),
@@ -199,8 +230,55 @@ def test_no_clip_that_can_be_read_is_an_error(tmp_path, capfd):
 )
 def test_what_cannot_be_done_is_said_before_anything_is_run(benchmark, more, message, tmp_path, capfd):
     try:
-        status: Any = main(arguments(benchmark, tmp_path, *SHAPES, *more))
+        status: Any = main(arguments(benchmark, tmp_path / "run", *SHAPES, *more))
     except SystemExit as error:
         status = error.code
     assert status == 2 and message in (error := capfd.readouterr().err) and error.count("\n") == 1
-    assert not (tmp_path / "run.json").exists()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_wrong_annotation_is_found_before_the_first_clip_is_run(tmp_path, capfd, caplog):
+    records, videos = write_benchmark(tmp_path / "data", "grounding_youtube")
+    lines = records.read_text(encoding="utf-8").splitlines(keepends=True)
+    records.write_text(lines[0] + json.dumps({**json.loads(lines[1]), "fps": 0}), encoding="utf-8")
+    data = ["--data", str(records), "--videos", str(videos)]
+    assert main(arguments("grounding_youtube", tmp_path / "run", *data)) == 2
+    assert "error: --data: clip 'second_1': fps: expected a positive number" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_does_not_load_leaves_nothing_in_the_folder(tmp_path, capfd):
+    model = tmp_path / "model"
+    shutil.copytree(MODEL, model)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert main(["run", "iground", "--model", str(model), "--output", str(tmp_path / "run"), *SHAPES, *QUICK]) == 2
+    assert capfd.readouterr().err.splitlines()[-1].startswith("error: --model: cannot load a GROVE model from")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_process_says_what_is_wrong_and_the_others_end_in_silence(tmp_path):
+    """As torchrun starts them, which would add messages of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = ["run", "iground", "--model", "there/is/none", "--output", str(tmp_path / "run"), *SHAPES, *QUICK]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "eval", *command],
+            cwd=ROOT,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [2, 2], errors
+    assert "error: --model: neither a folder nor a model of the Hub: 'there/is/none'" in errors[0]
+    assert "Traceback" not in "".join(errors) and "error" not in errors[1].lower(), errors

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from dataset_builders.importers.released import import_released
-from dataset_builders.record import from_record
-from eval import score_formats
+from dataset_builders.importers.vidstg import import_vidstg
+from dataset_builders.record import from_record, record_key
 from eval.clips import PredictedClip, ReferenceClip
-from eval.score_formats import read_files
+from eval.score_formats import FORMATS, read_files
 from modeling_grove.grounded_caption import GroundedCaption
 
 from .score_command import GOLDEN, LEMMAS, golden, refused, score
@@ -139,6 +139,62 @@ class TestIground:
         truth, predictions = clips
         truth[KEY]["bboxes"][2] = [[0, 0, float("nan"), 9]]
         assert f"truth.json: clip '{KEY}': bboxes[2][0]: " in refused(iground(tmp_path, truth, predictions))
+
+    @pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, 4, 5], "x", 5, [5], [1, 2, "a", 4], {}])
+    def test_box_of_a_record(self, box, records, tmp_path):
+        wrong = {**records[1], "bboxes": [[*frame] for frame in records[1]["bboxes"]]}
+        n = next(n for n, frame in enumerate(wrong["bboxes"]) if frame)
+        wrong["bboxes"][n][0] = box
+        released = {
+            name: value for name, value in wrong.items() if name not in ("track_ids", "track_phrases", "scores")
+        }
+        for record in (wrong, released):
+            path = written(tmp_path / "said.jsonl", [records[0], record])
+            error = refused(score("iground", written(tmp_path / "truth.jsonl", records), path, *HEAD))
+            assert f"said.jsonl: line 2: clip '{record_key(record)}': bboxes[{n}][0]: expected four finite" in error
+
+    def test_box_of_a_caption(self, records, tmp_path):
+        caption = from_record(records[0]).to_dict()
+        caption["tracks"][1]["boxes"][3] = [1, 2, 3]
+        path = written(tmp_path / "said.jsonl", [caption])
+        error = refused(score("iground", written(tmp_path / "truth.jsonl", records), path, *HEAD))
+        assert f"line 1: clip '{record_key(records[0])}': tracks[1].boxes[3]: expected four finite" in error
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("caption", None),
+            ("caption", 5),
+            ("bboxes", None),
+            ("bboxes", 5),
+            ("labels", [5]),
+            ("fps", "x"),
+            ("track_ids", 7),
+            ("scores", [["x"]]),
+            ("tagged_caption", 7),
+        ],
+    )
+    def test_field_of_a_record(self, field, value, records, tmp_path):
+        path = written(tmp_path / "said.jsonl", [{**records[0], field: value}])
+        error = refused(score("iground", written(tmp_path / "truth.jsonl", records), path, *HEAD))
+        assert f"said.jsonl: line 1: clip '{record_key(records[0])}': {field}: " in error
+
+    @pytest.mark.parametrize(("place", "name"), [("bboxes", "bboxes[0]: got null"), ("labels", "labels[0][0]: ")])
+    def test_null_in_a_record(self, place, name, records, tmp_path):
+        record = {**records[0], "bboxes": [[*frame] for frame in records[0]["bboxes"]]}
+        assert record["labels"][0]
+        record[place] = [None if place == "bboxes" else [None, *record["labels"][0][1:]], *record[place][1:]]
+        path = written(tmp_path / "said.jsonl", [record])
+        error = refused(score("iground", written(tmp_path / "truth.jsonl", records), path, *HEAD))
+        assert f"clip '{record_key(record)}': {name}" in error
+
+    def test_box_of_a_record_of_another_benchmark(self, tmp_path):
+        records = [*import_vidstg(files("vidstg")[0], lambda problem: None)]
+        n = next(n for n, frame in enumerate(records[0]["bboxes"]) if frame)
+        records[0]["bboxes"][n][0] = [1, 2, 3]
+        path = written(tmp_path / "truth.jsonl", records)
+        error = refused(score("vidstg", path, written(tmp_path / "said.jsonl", records[1:])))
+        assert f"clip '{record_key(records[0])}': bboxes[{n}][0]: expected [x1, y1, x2, y2], got [1, 2, 3]" in error
 
     def test_nan_in_a_line(self, records, tmp_path):
         path = written(tmp_path / "said.jsonl", records)
@@ -287,7 +343,8 @@ class TestOtherBenchmarks:
     def test_record_without_a_name(self, benchmark, records, tmp_path):
         path = written(tmp_path / "truth.jsonl", [{**records[0], "video_id": None}])
         said = written(tmp_path / "said.jsonl", records)
-        assert "video_id: missing" in refused(score(benchmark, path, said, *options(benchmark)))
+        more = ("--lemmas", LEMMAS) if benchmark == "activitynet_entities" else options(benchmark)
+        assert "video_id: missing" in refused(score(benchmark, path, said, *more))
 
     def test_records_of_another_benchmark(self, records, tmp_path):
         path = written(tmp_path / "truth.jsonl", records)
@@ -341,7 +398,7 @@ class TestFormats:
         for clip in predictions.values():
             clip["pred_bboxes"] = [np.array(f, np.float32).reshape(-1, 4) for f in clip["pred_bboxes"]]
         (tmp_path / "predictions.pkl").write_bytes(pickle.dumps(predictions))
-        lines = re.findall(r"^    ((?:import|with|    ).*)$", str(score_formats.__doc__), re.MULTILINE)
+        lines = re.findall(r"^    ((?:import|with|    ).*)$", FORMATS, re.MULTILINE)
         lines = lines[lines.index("import json, pickle") :]
         assert len(lines) == 5
         subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, check=True)

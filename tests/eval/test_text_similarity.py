@@ -1,6 +1,7 @@
 """Similarity of phrases: the recorded values of the original's formula, batching, the head-word rule, bad input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,25 @@ def test_bad_names_and_models_are_refused_in_one_line(tmp_path):
         with pytest.raises(ValueError, match="cannot be loaded .*--text-model.*head-word") as error:
             text_similarity("bert", model)
         assert "\n" not in str(error.value)
+
+
+def test_a_model_without_text_encoder_is_one_line():
+    folder = str(Path(__file__).parents[2] / "checkpoints" / "grove-demo")
+    with pytest.raises(ValueError, match="cannot be loaded on cpu .*hidden_size.*head-word") as error:
+        text_similarity("bert", folder, "cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_a_device_that_is_not_there_is_one_line():
+    with pytest.raises(ValueError, match="cannot be loaded on cuda:77") as error:
+        text_similarity("bert", TINY_BERT, "cuda:77")
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_cut_off_are_one_line(tmp_path):
+    shutil.copytree(TINY_BERT, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cannot be loaded on cpu") as error:
+        text_similarity("bert", str(tmp_path / "cut"), "cpu")
+    assert "\n" not in str(error.value)
