@@ -2,7 +2,7 @@
 # make test    the tests; with ARGS, other ones: make test ARGS="-m slow"
 # make lint    ruff and mypy, without changing anything
 # make style   let ruff rewrite what it can
-# make bench   inference and streaming speed, with printed ratios
+# make bench   speed of inference, streaming and evaluation, with printed ratios
 # make assets  make examples/, checkpoints/grove-demo/ and docs/images/ again
 #
 # Each installs what it needs into .venv first. The Python to start from: make PYTHON=python3.12 demo
@@ -55,6 +55,7 @@ style: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/evaluation.py
 
 assets: $(VENV)/installed-test
 	$(BIN)/python examples/make_clip.py
