@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.report import streaming_table, table
+from benchmarks.report import evaluation_table, streaming_table, table
 from examples.make_clip import background, draw_frame
 from modeling_grove import GroundedCaption, read_video
 from tests.conftest import ROOT
@@ -44,6 +44,7 @@ def test_readme_shows_the_four_calls():
 def test_readme_speed_comes_from_the_results_files():
     assert table() in README
     assert streaming_table() in (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    assert evaluation_table() in (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
 
 
 def test_readme_links_lead_somewhere():
