@@ -113,8 +113,8 @@ def evaluation_table() -> str:
         + (f"; without captions it is **{quoted:.0f}** times ours." if quoted else ".")
         + " In the same run, a plain rendition of it, written from its description (boxes searched anew for every frame, two "
         f"forward passes for every pair of phrases), took **{naive['ratio']:.0f}** times as long as ours for {naive['clips']} "
-        f"clips of {naive['frames']} frames without captions, with scores that differ by at most {naive['largest_difference']:g}; its time "
-        "grows with the square of the clips.",
+        f"clips of {naive['frames']} frames without captions, with scores that differ by at most "
+        f"{naive['largest_difference']:g}; its time grows with the square of the clips.",
     ]
     return "\n".join(lines)
 
