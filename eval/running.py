@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--windows", choices=("covering", "sliding"), default="covering",
+        "--windows", "--window", choices=("covering", "sliding"), default="covering",
         help="how clips are cut into windows: covering, the fewest; sliding, the original's, for its exact numbers (vidstg: "
         "without the last frame of a tube then, as the original, which corrected scores as missing) (default: %(default)s)",
     )  # fmt: skip

@@ -32,9 +32,14 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+import hypothesis
 import pytest
 import torch
 from huggingface_hub import create_repo
+
+# The same examples in every run, and no test that fails because the machine was busy.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 LOG_BEGIN = pytest.StashKey[int]()
 ROOT = Path(__file__).parents[1]
