@@ -1,5 +1,7 @@
 """Spatio-temporal adapter: the only place where GROVE's video encoders mix frames (paper, section 4.2)."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
@@ -45,15 +47,23 @@ class SpatioTemporalAdapter(nn.Module):
 
 def closed_adapters(adapters: nn.ModuleDict) -> set[str]:
     """
-    Names of the adapters whose `alpha` is exactly 0: at inference they need not be computed.
+    Names of the adapters whose `alpha` is exactly 0: they need not be computed, unless a gradient has to reach them.
 
     The gates are read anew at every call, because weights are written in too many ways to remember an answer (optimizers and
     DeepSpeed write through `.data`, which leaves no trace), but in one transfer, so that a GPU is waited for once. A compiled graph
-    outlives the values that it has seen: there no adapter counts as closed. Neither does one whose weights are offloaded.
+    outlives the values that it has seen: there no adapter counts as closed. Neither does one whose weights are offloaded, or
+    sharded over processes.
     """
     if torch.compiler.is_compiling():
         return set()
-    alphas = {name: adapter.alpha.detach() for name, adapter in adapters.items() if not adapter.alpha.is_meta}
+    learns = torch.is_grad_enabled()
+    alphas = {
+        name: adapter.alpha.detach()
+        for name, adapter in adapters.items()
+        if not (adapter.alpha.is_meta or (learns and adapter.alpha.requires_grad))
+    }
+    # Of a gate that is sharded over several processes (FSDP), this one may have no part.
+    alphas = {name: alpha for name, alpha in alphas.items() if type(alpha) is Tensor}
     if not alphas:
         return set()
     device = next(iter(alphas.values())).device
@@ -61,4 +71,30 @@ def closed_adapters(adapters: nn.ModuleDict) -> set[str]:
     return {name for name, is_closed in zip(alphas, closed, strict=True) if is_closed}
 
 
-__all__ = ["SpatioTemporalAdapter", "closed_adapters"]
+class GraphStart:
+    """
+    Where the graph of an encoder begins: at the first part with something to learn. What is before it runs without a graph, with
+    the kernels of inference.
+
+    Args:
+        features (`torch.Tensor`): input of the encoder; one that requires a gradient is itself such a part.
+    """
+
+    def __init__(self, features: Tensor):
+        self._recording = torch.is_grad_enabled() and features.requires_grad
+
+    def before(self, *parts: nn.Module | nn.Parameter | None) -> torch.set_grad_enabled:
+        """The context in which the next parts run."""
+        if torch.is_grad_enabled() and not self._recording:
+            parameters = (p for part in parts for p in _parameters(part))
+            self._recording = any(parameter.requires_grad for parameter in parameters)
+        return torch.set_grad_enabled(self._recording)
+
+
+def _parameters(part: nn.Module | nn.Parameter | None) -> Iterable[nn.Parameter]:
+    if isinstance(part, nn.Module):
+        return part.parameters()
+    return () if part is None else (part,)
+
+
+__all__ = ["GraphStart", "SpatioTemporalAdapter", "closed_adapters"]

@@ -21,7 +21,7 @@ from transformers.models.sam.modeling_sam import (
     eager_attention_forward,
 )
 
-from .adapter_grove import SpatioTemporalAdapter, closed_adapters
+from .adapter_grove import GraphStart, SpatioTemporalAdapter, closed_adapters
 from .configuration_grove import GroveGroundingConfig
 from .pointwise_grove import CPU_BUFFER_BYTES, is_cpu_inference, map_rows
 
@@ -237,18 +237,24 @@ class GroveGroundingEncoder(SamPreTrainedModel):
         """
         num_frames = grounding_pixel_values_videos.shape[1]
         pixel_values = grounding_pixel_values_videos.flatten(0, 1)
-        hidden_states = self.patch_embed(pixel_values.to(self.patch_embed.projection.weight.dtype))
-        if self.pos_embed is not None:
-            hidden_states = hidden_states + self.pos_embed
-        closed = set() if torch.is_grad_enabled() else closed_adapters(self.adapters)
+        closed, graph = closed_adapters(self.adapters), GraphStart(pixel_values)
+        with graph.before(self.patch_embed, self.pos_embed):
+            hidden_states = self.patch_embed(pixel_values.to(self.patch_embed.projection.weight.dtype))
+            if self.pos_embed is not None:
+                hidden_states = hidden_states + self.pos_embed
         all_hidden_states = []
         for index, layer in enumerate(self.layers):
-            hidden_states = layer(hidden_states)
+            with graph.before(layer):
+                hidden_states = layer(hidden_states)
             if str(index) in self.adapters and str(index) not in closed:
-                hidden_states = self.adapters[str(index)](hidden_states.unflatten(0, (-1, num_frames))).flatten(0, 1)
+                adapter = self.adapters[str(index)]
+                with graph.before(adapter):
+                    hidden_states = adapter(hidden_states.unflatten(0, (-1, num_frames))).flatten(0, 1)
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
-        return self.neck(hidden_states).unflatten(0, (-1, num_frames)), all_hidden_states
+        with graph.before(self.neck):
+            features = self.neck(hidden_states)
+        return features.unflatten(0, (-1, num_frames)), all_hidden_states
 
 
 __all__ = ["GroveGroundingAttention", "GroveGroundingEncoder", "GroveGroundingLayer"]

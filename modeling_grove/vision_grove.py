@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig
 from transformers.activations import ACT2FN
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrainedModel, CLIPVisionEmbeddings
 
-from .adapter_grove import SpatioTemporalAdapter, closed_adapters
+from .adapter_grove import GraphStart, SpatioTemporalAdapter, closed_adapters
 from .configuration_grove import GroveConfig
 from .pointwise_grove import QuickGELU
 
@@ -77,13 +77,16 @@ class GroveVisionTower(CLIPPreTrainedModel):
         """
         num_frames = pixel_values_videos.shape[1]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            closed = set() if torch.is_grad_enabled() else closed_adapters(self.adapters)
-            hidden_states = self.pre_layrnorm(self.embeddings(pixel_values_videos.flatten(0, 1)))
+            closed, graph = closed_adapters(self.adapters), GraphStart(pixel_values_videos)
+            with graph.before(self.embeddings, self.pre_layrnorm):
+                hidden_states = self.pre_layrnorm(self.embeddings(pixel_values_videos.flatten(0, 1)))
             all_hidden_states = [hidden_states] if output_hidden_states else []
             for index, layer in enumerate(self.layers):
-                hidden_states = layer(hidden_states, attention_mask=None)
+                with graph.before(layer):
+                    hidden_states = layer(hidden_states, attention_mask=None)
                 if str(index) in self.adapters and str(index) not in closed:
-                    hidden_states = self._adapt(index, hidden_states, num_frames)
+                    with graph.before(self.adapters[str(index)]):
+                        hidden_states = self._adapt(index, hidden_states, num_frames)
                 if output_hidden_states:
                     all_hidden_states.append(hidden_states)
         return hidden_states[:, 1:].unflatten(0, (-1, num_frames)), all_hidden_states

@@ -168,7 +168,10 @@ def test_a_new_adapter_is_the_identity_and_a_new_model_skips_it():
     features = torch.randn(1, 4, 3, 3, 6)
     torch.testing.assert_close(SpatioTemporalAdapter(6)(features), features, **EXACT)
     encoder = GroveGroundingEncoder(tiny_config().grounding_config)
-    assert closed_adapters(encoder.adapters) == {"1", "2"}
+    with torch.no_grad():
+        assert closed_adapters(encoder.adapters) == {"1", "2"}
+    assert closed_adapters(encoder.adapters) == set(), "their gradients are wanted"
+    assert closed_adapters(encoder.requires_grad_(False).adapters) == {"1", "2"}
     assert all(module.conv3d.weight.std() > 0.01 for module in encoder.adapters.values())
 
 
@@ -186,6 +189,27 @@ def test_skipping_a_shut_adapter_equals_computing_it(name, monkeypatch):
         computed = encoder(pixels)[0]
     assert len(calls) == 2
     torch.testing.assert_close(skipped, computed, **EXACT)
+
+
+@pytest.mark.parametrize("name", ["vision_tower", "grounding_encoder"])
+def test_no_graph_before_the_first_part_that_learns(name):
+    encoder, pixels = encoder_and_pixels(name)
+    encoder.requires_grad_(True)
+    recorded = {}
+    for index, layer in enumerate(encoder.layers):
+        layer.register_forward_hook(lambda module, args, output, i=index: recorded.update({i: output.requires_grad}))
+    encoder(pixels)[0].sum().backward()
+    assert all(recorded.values())
+    gradients = {key: parameter.grad for key, parameter in encoder.adapters.named_parameters()}
+    first = min(map(int, encoder.adapters))
+
+    encoder.zero_grad()
+    encoder.requires_grad_(False).adapters.requires_grad_(True)
+    encoder(pixels)[0].sum().backward()
+
+    assert recorded == {index: index > first for index in recorded}
+    for key, parameter in encoder.adapters.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[key], **CLOSE)
 
 
 def test_only_the_shut_adapters_are_skipped():
