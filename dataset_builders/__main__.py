@@ -18,6 +18,7 @@ COMMANDS = {
     "preview": ("preview", "write contact sheets and annotated clips of some records"),
     "export": ("exporting", "write COCO, MOT, CVAT, Label Studio or supervision files"),
     "shapes": ("shapes.command", "make GroundedShapes: videos with known captions and boxes"),
+    "stills": ("shapes.stills", "turn frame captions of GroundedShapes into records of single frames"),
     "noise": ("noise", "turn true annotations into pseudo-labels as noisy as HowToGround1M"),
 }
 

@@ -15,6 +15,7 @@ from .record import Record
 from .tar_shards import RawSample, ShardError, iter_shard
 
 MANIFEST_NAME = "manifest.json"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 RECORD_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 
 
@@ -30,6 +31,23 @@ class ShardFile:
 
     url: str
     num_samples: int | None = None
+
+
+def locate(source: str) -> str:
+    """
+    Where data is: local data as it is, that of the Hub (`hf://datasets/org/name`, or `org/name` if there is no such path) at the
+    commit that its branch is at now.
+
+    Raises:
+        `ValueError`: if there is no such repository or revision.
+    """
+    if "://" not in source and not url_to_fs(source)[0].exists(source) and _HUB_ID.fullmatch(source):
+        source = f"hf://datasets/{source}"
+    if not source.startswith("hf://"):
+        return source
+    from .builder_files import pinned  # which takes the `datasets` library, and seconds
+
+    return pinned(source)
 
 
 def find_shards(
@@ -173,5 +191,6 @@ __all__ = [
     "default_config",
     "find_shards",
     "iter_source",
+    "locate",
     "sample_record",
 ]

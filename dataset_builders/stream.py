@@ -47,7 +47,7 @@ class StreamSource:
             A tar, a pattern of tars, or a folder or repository of shards, local or at any URL that fsspec opens
             (`hf://datasets/org/name`); see [`find_shards`]. Several of them make one source.
         config (`str`, *optional*), split (`str`, *optional*):
-            As for [`find_shards`].
+            As for [`find_shards`]; a stream that decodes prefers the configuration with clips, unless there is `videos`.
         weight (`float`, *optional*):
             How often the source is drawn, in proportion to the weights of the others; all sources have one, or none.
         videos (`str` or `os.PathLike`, *optional*):
@@ -141,7 +141,7 @@ class GroundedCaptionStream(IterableDataset[StreamSample | EncodedSample]):
         self.max_skipped = max_skipped
         self.rank, self.world_size = _place(rank, world_size)
         self.warned: set[str] = set()
-        self.shards = [_counted(source) for source in self.sources]
+        self.shards = [_counted(source, decode) for source in self.sources]
         self.plan(1)
 
     def plan(self, num_workers: int, epoch: int = 0) -> StreamPlan:
@@ -325,10 +325,15 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return rank, world_size
 
 
-def _counted(source: StreamSource) -> list[ShardFile]:
+def _counted(source: StreamSource, decode: bool) -> list[ShardFile]:
     """The shards of a source, with the number of samples of each."""
     listed = [source.location] if isinstance(source.location, str | os.PathLike) else source.location
-    shards = [shard for place in listed for shard in find_shards(os.fspath(place), source.config, source.split)]
+    with_clips = decode and source.videos is None
+    shards = [
+        shard
+        for place in listed
+        for shard in find_shards(os.fspath(place), source.config, source.split, prefer_video=with_clips)
+    ]
     if all(shard.num_samples is not None for shard in shards):
         return shards
     counted = []

@@ -21,11 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from fsspec.core import url_to_fs
 
 from dataset_builders.clips import clip_frames
 from dataset_builders.record import Record, from_record, record_key, record_metadata
-from dataset_builders.sources import MANIFEST_NAME, RECORD_SUFFIXES, find_shards, iter_source
+from dataset_builders.sources import MANIFEST_NAME, RECORD_SUFFIXES, find_shards, iter_source, locate
 from modeling_grove.grounded_caption import GroundedCaption
 from modeling_grove.video_file_grove import VideoFile
 from modeling_grove.video_grove import VideoClip, VideoDecodeError, VideoSource, read_video
@@ -36,7 +35,6 @@ from .vidstg_sentences import vidstg_reference_of
 
 _SHAPES = re.compile(r"shapes:(\d+)(?::(\d+))?")
 _DEFAULT_SHAPES = 100
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _SHAPES_SPLITS = {"val": "validation"}
 _RATE_TOLERANCE = 0.01  # as for `shard`: between 29.97 and 30 frames a second lie 0.001, between 24 and 25 0.04
 _ASPECT_TOLERANCE = 0.02  # 1280 x 720 scaled to an even width of 426 x 240 differs by 0.002
@@ -165,7 +163,7 @@ class BenchmarkData:
             self.total = self._shapes[1]
         elif source.startswith("shapes:"):
             raise ValueError(f"--data: expected shapes:SEED or shapes:SEED:COUNT with numbers, got {source!r}")
-        self.source = source if match else _pinned(source)
+        self.source = source if match else locate(source)
         self._records: list[tuple[Record, bytes | None]] | None = None
         if self.source.endswith(RECORD_SUFFIXES):
             for option, value in (("split", split), ("config", config)):
@@ -343,17 +341,6 @@ def frames_to_predict(
     if not inside.any():
         raise ValueError(f"metadata.temporal_gt: no annotated frame from {first} on and before {end}")
     return caption.frame_indices[inside]
-
-
-def _pinned(source: str) -> str:
-    """Where data is: local data as it is, that of the Hub at the commit that its branch is at now."""
-    if "://" not in source and not url_to_fs(source)[0].exists(source) and _HUB_ID.fullmatch(source):
-        source = f"hf://datasets/{source}"
-    if not source.startswith("hf://"):
-        return source
-    from dataset_builders.builder_files import pinned
-
-    return pinned(source)
 
 
 __all__ = ["BenchmarkClip", "BenchmarkData", "check_benchmark", "frames_to_predict"]

@@ -20,6 +20,8 @@ _ROOT = Path(__file__).parents[1]
 _PACKAGES = ("transformers", "numpy", "av", "datasets", "accelerate", "pycocoevalcap", "scipy", "spacy")
 _WEIGHTS = {".safetensors", ".bin"}
 _MODEL_FILES = {".json", ".safetensors", ".bin", ".jinja", ".model"}
+# Of a training run, beside the model: they change, while the model stays the same.
+_RUN_FILES = {"run.json", "results.json", "trainer_state.json", "all_results.json", "train_results.json"}
 
 
 def describe_machine(device: str, folders: Sequence[str] = ("modeling_grove", "benchmarks")) -> dict[str, Any]:
@@ -81,7 +83,11 @@ def describe_model(model: str, revision: str | None = None) -> dict[str, Any]:
     commit = model_revision(model, revision)
     if commit is not None:
         return {"name": model, "revision": commit, "fingerprint": None}
-    files = sorted(path for path in Path(model).iterdir() if path.suffix in _MODEL_FILES and path.is_file())
+    files = sorted(
+        path
+        for path in Path(model).iterdir()
+        if path.suffix in _MODEL_FILES and path.name not in _RUN_FILES and path.is_file()
+    )
     return {"name": Path(model).resolve().name, "revision": None, "fingerprint": files_fingerprint(files)}
 
 

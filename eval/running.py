@@ -47,6 +47,8 @@ from .provenance import describe_model
 from .results import BENCHMARKS
 from .run_results import finish_run
 from .score_arguments import add_score_arguments, check_score_arguments
+from .scoring import ScoreOptions
+from .text_similarity import HEAD_WORD
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     scores = parser.add_argument_group("scores")
     add_score_arguments(scores)
+    # The words of GroundedShapes are few and known: no text encoder has to be downloaded to compare them.
+    parser.set_defaults(text_similarity=None)
 
     output = parser.add_argument_group("output")
     output.add_argument("--worst", type=int, default=0, metavar="N", help="draw the N worst clips")
@@ -115,6 +119,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the model on what is not finished yet, then scores."""
     started = time.monotonic()
+    if args.text_similarity is None:
+        without_encoder = args.data.startswith("shapes:") and args.text_model is None and args.benchmark == "iground"
+        args.text_similarity = HEAD_WORD if without_encoder else ScoreOptions.text_similarity
     try:
         with started_processes(args.device) as processes, ExitStack() as claims:
             files = PredictionFiles(args.output)
