@@ -1,0 +1,261 @@
+"""Arguments and recipes, what is found out before the first step, and what a run leaves behind."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from modeling_grove import GroveForConditionalGeneration, GroveProcessor
+from tests.train.training_runs import ROOT, run_script
+from train.running import main, parse_arguments
+
+
+@pytest.fixture
+def fails(capsys):
+    """Runs a stage that has to fail; returns its one line."""
+
+    def run(arguments, stage="pt"):
+        capsys.readouterr()
+        assert main(stage, arguments) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert sum(line.startswith("error: ") for line in lines) == 1 and "Traceback" not in "\n".join(lines)
+        return next(line for line in lines if line.startswith("error: "))
+
+    return run
+
+
+def recipe(tmp_path, **settings):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return ["--config", str(path)]
+
+
+def test_the_command_line_goes_over_the_recipe(tmp_path):
+    line = recipe(
+        tmp_path, learning_rate=1e-4, trainable="adapters", output_dir="a", config_overrides={"num_frames": 4}
+    )
+
+    model, _, args = parse_arguments([*line, "--learning_rate", "2e-4"])
+
+    assert args.learning_rate == 2e-4 and model.trainable == "adapters" and model.config_overrides == {"num_frames": 4}
+
+
+def test_defaults_are_those_of_training_grove(tmp_path):
+    model, data, args = parse_arguments(["--output_dir", str(tmp_path)])
+
+    assert model.trainable == "paper" and data.max_length == 1536
+    assert args.adam_beta2 == 0.95 and args.max_grad_norm == 1.0 and args.ignore_data_skip
+    assert args.accelerator_config.dispatch_batches is False and not args.remove_unused_columns
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--learning_rat", "1"], "learning_rat"),
+        (["--learning_rate", "fast"], "invalid float value: 'fast'"),
+        (["--config"], "--config: expected the YAML file"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--config_overrides", "{num_frames: 4"], "config_overrides: expected a JSON object"),
+        (["--loss_normalization", "none"], "invalid choice: 'none'"),
+        (["--sample_clips", "-1", "--output_dir", "x"], "sample_clips: expected at least 0, got -1"),
+    ],
+)
+def test_wrong_arguments(fails, line, message):
+    assert message in fails(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not YAML"), ("- a", "mapping"), ("no_such_key: 1", "no_such_key")]
+)
+def test_wrong_recipes(fails, tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+
+    assert message in fails(["--config", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output_dir": ""}, "output_dir: not given"),
+        ({"model_name_or_path": None}, "model_name_or_path: not given"),
+        ({"model_name_or_path": "nowhere/at-all"}, "model_name_or_path: no processor in 'nowhere/at-all'"),
+        ({"train_data": None}, "train_data: not given"),
+        ({"train_data": "nowhere"}, "train_data: no shards at 'nowhere'"),
+        ({"train_split": "test"}, "train_data: configuration"),
+        ({"train_weights": [1.0, 2.0]}, "train_weights: got 2 for 1 train_data"),
+        ({"videos": "nowhere"}, "videos: no folder 'nowhere'"),
+        ({"trainable": "nothing"}, "no policy or group 'nothing'"),
+        ({"trainable": "heads-heads"}, "no parameter that learns"),
+        ({"group_learning_rates": ["lora"]}, "expected GROUP=RATE"),
+        ({"eval_strategy": "steps"}, "eval_strategy: steps needs eval_data"),
+        ({"sample_steps": 2}, "sample_steps: needs eval_data"),
+        ({"eval_strategy": "steps", "metric_for_best_model": "AP50"}, "needs eval_data"),
+        ({"max_length": 30}, "max_length: with 30 tokens, 16 of them for the video, the caption of"),
+        ({"config_overrides": {"vision_feature_layer": -1}}, "weights that this recipe needs"),
+        ({"config_overrides": {"num_frame": 8}}, "config_overrides has no field 'num_frame'"),
+        ({"load_in_4bit": True}, "bitsandbytes"),
+    ],
+)
+def test_bad_settings_are_found_before_the_first_step(fails, world, run_folder, changes, message):
+    line = fails(world.arguments(**{"output": run_folder, **changes}))
+
+    assert message in line
+    assert not list(run_folder.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [("corrected_AP50", "corrected_AP50 needs benchmark_clips"), ("accuracy", "expected one of loss, ")],
+)
+def test_a_metric_that_will_not_be_there(fails, world, run_folder, metric, message):
+    changes = {"eval_data": world.shards, "eval_strategy": "steps", "metric_for_best_model": metric}
+
+    assert message in fails(world.arguments(run_folder, **changes))
+
+
+def test_too_few_shards_for_the_processes(world, run_folder):
+    result = run_script("pt.py", world.arguments(run_folder, train_split="validation", ddp_backend="gloo"), processes=3)
+
+    assert result.returncode != 0
+    assert "has 2 shards for 3 processes" in result.stderr
+
+
+def test_a_model_that_was_never_pre_trained_is_not_fine_tuned_by_mistake(fails, world, run_folder):
+    assert "all adapters of" in fails(world.arguments(run_folder), stage="ft")
+
+    assert main("ft", world.arguments(run_folder, from_scratch=True, max_steps=1)) == 0
+
+
+def test_an_original_checkpoint_has_to_be_converted(fails, world, run_folder, tmp_path):
+    folder = tmp_path / "original"
+    shutil.copytree(world.start, folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llava"}))
+
+    line = fails(world.arguments(run_folder, model_name_or_path=folder))
+
+    assert "has a model of type 'llava'" in line and "convert_grove" in line
+
+
+def test_a_tokenizer_of_another_model(fails, world, run_folder, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(world.start, folder)
+    processor = GroveProcessor.from_pretrained(folder)
+    processor.tokenizer.add_tokens(["[EXTRA]"])
+    processor.save_pretrained(folder)
+
+    assert "1 tokens of the tokenizer have no row" in fails(world.arguments(run_folder, model_name_or_path=folder))
+
+    config = json.loads((folder / "config.json").read_text())
+    config["det_token_id"], config["phrase_end_token_id"] = config["phrase_end_token_id"], config["det_token_id"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "the tokenizer gives </p> the id" in fails(world.arguments(run_folder, model_name_or_path=folder))
+
+
+def test_a_processor_of_another_model(fails, world, run_folder, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(world.start, folder)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["video_processor"]["window_size"] = 8
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+
+    message = fails(world.arguments(run_folder, model_name_or_path=folder))
+    assert "window_size / num_frames: the processor has 8, the model 4" in message
+
+
+def test_lost_weights_are_not_replaced_by_random_ones(fails, world, run_folder, tmp_path):
+    folder = tmp_path / "lossy"
+    shutil.copytree(world.start, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.box_decoder.objectness_head.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    message = fails(world.arguments(run_folder, model_name_or_path=folder))
+    assert "lacks 1 weights that this recipe needs, such as model.box_decoder.objectness_head.weight" in message
+
+
+def test_no_objectness_head_where_the_recipe_has_none(world, run_folder):
+    changes = {"config_overrides": {"use_temporal_objectness": False}, "max_steps": 1}
+    assert main("pt", world.arguments(run_folder, **changes)) == 0
+
+    model = GroveForConditionalGeneration.from_pretrained(run_folder)
+    assert model.model.box_decoder.objectness_head is None
+    history = json.loads((run_folder / "trainer_state.json").read_text())["log_history"]
+    assert history[0]["objectness_loss"] == 0
+
+
+def test_windows_of_another_length(world, run_folder):
+    """Training on single frames, and a processor that fits."""
+    changes = {"config_overrides": {"num_frames": 1, "video_pool_size": [1, 2, 2]}, "max_steps": 1}
+    assert main("pt", world.arguments(run_folder, **changes)) == 0
+
+    processor = GroveProcessor.from_pretrained(run_folder)
+    assert processor.num_video_tokens == 4 and processor.video_processor.window_size == 1
+
+
+def test_epochs_become_steps(world, run_folder):
+    changes = {"max_steps": None, "num_train_epochs": 0.5, "per_device_train_batch_size": 4}
+    assert main("pt", world.arguments(run_folder, **changes)) == 0
+
+    assert json.loads((run_folder / "results.json").read_text())["steps"] == 3
+
+
+def test_validation_scores_pictures_and_the_best_checkpoint(world, run_folder):
+    changes = {
+        "eval_data": world.shards, "eval_strategy": "steps", "eval_steps": 2, "benchmark_clips": 3, "sample_steps": 3,
+        "sample_clips": 2, "metric_for_best_model": "corrected_CIDEr", "load_best_model_at_end": True,
+        "report_to": "tensorboard",
+    }  # fmt: skip
+    assert main("pt", world.arguments(run_folder, **changes)) == 0
+
+    results = json.loads((run_folder / "results.json").read_text())
+    assert {"eval_loss", "eval_caption_loss", "eval_giou_loss", "eval_l1_loss", "eval_objectness_loss"} <= {
+        *results["metrics"]
+    }
+    assert "eval_corrected_CIDEr" in results["metrics"] and "eval_presence_f1" in results["metrics"]
+    assert results["best"]["step"] in (2, 4)
+    assert {group["name"] for group in results["groups"]} >= {"language_model", "box_decoder"}
+    assert results["versions"]["torch"] == torch.__version__ and results["settings"]["seed"] == 42
+    assert str(run_folder) not in json.dumps(results), "no paths of this machine"
+    pictures = sorted(path.relative_to(run_folder).as_posix() for path in run_folder.glob("samples/*/*.png"))
+    assert [path.split("/")[1] for path in pictures] == ["000003", "000003", "000004", "000004"]
+    with Image.open(run_folder / pictures[0]) as picture:
+        assert picture.width > 300 and len(picture.convert("RGB").getcolors(10**6)) > 50
+    assert list(run_folder.glob("runs/*/events.*")), "tensorboard"
+    best = run_folder / f"checkpoint-{results['best']['step']}"
+    kept, final = (load_file(folder / "model.safetensors") for folder in (best, run_folder))
+    assert all(tensor.equal(final[name]) for name, tensor in kept.items())
+
+
+def test_the_table_of_a_run(world, run_folder):
+    result = run_script("pt.py", world.arguments(run_folder, max_steps=2))
+
+    assert result.returncode == 0, result.stderr
+    assert "| box_decoder" in result.stderr and "100.0 % learn" in result.stderr
+    heading = next(line for line in result.stderr.splitlines() if "caption" in line and "clips/s" in line)
+    line = next(line for line in result.stderr.splitlines() if line.strip().startswith("1/2"))
+    assert len(heading.split()) == len(line.split()) == 12
+    assert "step 2" in result.stdout and "Traceback" not in result.stderr
+
+
+def test_help_explains_the_recipe(world):
+    result = run_script("ft.py", ["--help"])
+
+    assert result.returncode == 0
+    for option in ("--trainable", "--config_overrides", "--train_data", "--loss_normalization", "--sample_steps"):
+        assert option in result.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "train" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_can_be_read(path, monkeypatch):
+    monkeypatch.setattr("transformers.TrainingArguments._validate_args", lambda self: None, raising=False)
+    model, data, args = parse_arguments(["--config", str(path), "--use_cpu", "true", "--bf16", "false"])
+
+    assert data.train_data and args.output_dir and model.model_name_or_path
+    if path.stem.rpartition("_")[2] != "shapes":
+        assert args.learning_rate == 5e-5 and args.warmup_steps == 100 and args.num_train_epochs == 20
+        assert model.trainable == "paper" and args.adam_beta2 == 0.95 and args.weight_decay == 0

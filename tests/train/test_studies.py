@@ -1,0 +1,85 @@
+"""The studies: which runs they need, their tables, and one of them from beginning to end."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from train.__main__ import main as train_command
+from train.study_command import notes_of, report, table_of
+from train.study_runs import SIZES, all_runs, needed_runs, studies
+
+SMOKE = SIZES["smoke"]
+
+
+def result(ap50, recall=10.0, cider=100.0):
+    headline = {"AP50": ap50, "Recall": recall, "CIDEr": cider}
+    return {"headline": {"official": headline, "corrected": headline}, "statistics": {"presence": {"f1": 0.9}}}
+
+
+@pytest.mark.parametrize("name", studies(SMOKE))
+def test_every_row_is_a_run_or_the_pseudo_labels(name):
+    study = studies(SMOKE)[name]
+
+    assert set(study.runs.values()) <= {*all_runs(SMOKE), "pseudo-labels"}
+    assert all({above, below} <= {*study.runs} for _, above, below in study.expected)
+
+
+def test_runs_come_after_what_they_start_from():
+    runs = all_runs(SMOKE)
+
+    names = [run.name for run in needed_runs(studies(SMOKE)["adapters"], runs)]
+
+    assert names.index("no-adapters-pt") < names.index("no-adapters-pt-ft")
+    assert len(names) == len(set(names)) == 6
+
+
+def test_a_difference_has_to_be_larger_than_the_spread():
+    study = studies(SMOKE)["noise"]
+    found = report(
+        study, {"pseudo-labels": [result(20, 30), result(22, 30)], "PT only": [result(40, 29), result(44, 31)]}, [0, 1]
+    )
+
+    ap50, recall = found["findings"]
+    assert ap50["difference"] == 21 and ap50["verdict"] == "as in the paper; the seeds differ by 4.0"
+    assert recall["difference"] == 0 and recall["verdict"] == "not told apart: the seeds differ by 2.0"
+
+
+def test_the_table_has_mean_and_half_range():
+    study = studies(SMOKE)["noise"]
+    table = table_of(study, {"pseudo-labels": [result(20), result(22)], "PT only": [result(40), result(44)]})
+
+    assert "21.0 ± 1.0" in table and "42.0 ± 2.0" in table and "presence F1" in table
+
+
+def test_what_disagrees_with_the_paper_is_said():
+    study = studies(SMOKE)["noise"]
+    content = report(study, {"pseudo-labels": [result(50)], "PT only": [result(40)]}, [0])
+    content["hardware"] = {"processor": "some processor", "cores": 2}
+
+    notes = notes_of(study, content, SMOKE)
+
+    assert any("-10.0, unlike the paper; one seed" in note for note in notes)
+
+
+@pytest.mark.slow
+def test_a_study_from_beginning_to_end(tmp_path, capsys):
+    line = ["study", "noise", "--output", str(tmp_path), "--size", "smoke", "--json"]
+    assert train_command(line) == 0
+
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {*found["rows"]} == {"pseudo-labels", "PT only"} and found["seeds"] == [0]
+    assert (tmp_path / "noise.md").read_text().startswith("# Pseudo-labels and the model")
+    with Image.open(tmp_path / "noise.png") as picture:
+        assert picture.width > 500
+    made = sorted((tmp_path / "smoke" / "runs").iterdir())
+    times = [path.stat().st_mtime_ns for path in made]
+
+    assert train_command(line) == 0, "nothing is trained again"
+    assert [path.stat().st_mtime_ns for path in made] == times
+
+
+def test_a_seed_twice(tmp_path, capsys):
+    assert train_command(["study", "noise", "--output", str(tmp_path), "--seeds", "1", "1"]) == 2
+
+    assert "--seeds: a seed is given twice" in capsys.readouterr().err
