@@ -1,15 +1,21 @@
 """
-Prints the speed tables of the README, of `docs/datasets.md` and of `docs/evaluation.md` from the files in `benchmarks/results/`.
+Prints the tables of the README and of the pages in `docs/` from the files in `benchmarks/results/` and `docs/studies/`.
 
     python benchmarks/report.py
 """
 
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout, installed or not
+
+from benchmarks.train_step import table as train_step_table
+
 RESULTS = Path(__file__).parent / "results"
+STUDIES = Path(__file__).parents[1] / "docs" / "studies"
 
 
 def row(result: dict[str, Any]) -> str:
@@ -119,5 +125,34 @@ def evaluation_table() -> str:
     return "\n".join(lines)
 
 
+def training_table() -> str:
+    """What `train_step.py` measured, with a line that says on what."""
+    result = json.loads((RESULTS / "train_step.json").read_text())
+    options, machine = result["options"], result["hardware"]
+    return "\n".join(
+        [
+            train_step_table(result),
+            "",
+            f"{options['batch_size']} clip of 8 frames a step, the `paper` policy, the `{options['model']}` model, medians of "
+            f"{options['steps']} steps; {machine['processor']}, {machine['cores']} cores, {options['dtype']}, torch "
+            f"{result['versions']['torch']}. A step needs {result['needed_flops_per_clip'] / 1e12:.1f} TFLOP at least; the fastest "
+            f"does them at {result['utilisation_of_the_fastest']:.0%} of the rate of a large matrix product.",
+        ]
+    )
+
+
+def grove_tiny_table() -> str:
+    """The scores of `checkpoints/grove-tiny`, as `python -m eval run` wrote them."""
+    result = json.loads((STUDIES / "grove-tiny.json").read_text())
+    columns = ("AP50", "Recall", "CIDEr", "METEOR")
+    lines = [f"| protocol | {' | '.join(columns)} | presence F1 |", f"|---|{'---|' * len(columns)}---|"]
+    f1 = 100 * result["statistics"]["presence"]["f1"]
+    for protocol, headline in result["headline"].items():
+        values = [headline.get(column) for column in columns]
+        cells = ["-" if value is None else f"{value:.1f}" for value in values]
+        lines.append(f"| {protocol} | {' | '.join(cells)} | {f1:.1f} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(table(), streaming_table(), evaluation_table(), sep="\n\n")
+    print(table(), streaming_table(), evaluation_table(), training_table(), grove_tiny_table(), sep="\n\n")

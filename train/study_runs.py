@@ -40,7 +40,7 @@ class StudySizes:
 SIZES = {
     "small": StudySizes(6000, (240, 1200, 6000), 480, 200, 16, 1500, 600, 200),
     # What the recipes and `grove_tiny.sh` say.
-    "tiny": StudySizes(6000, (240, 1200, 6000), 3000, 300, 16, 1500, 1200, 1200, "full"),
+    "tiny": StudySizes(6000, (240, 1200, 6000), 3000, 300, 16, 1500, 1000, 1400, "full"),
     # Every command with next to nothing, to see that it works.
     "smoke": StudySizes(8, (4, 8, 12), 4, 2, 2, 2, 2, 2),
 }
