@@ -110,10 +110,15 @@ def merged(folder: Path, base: str | None = None, revision: str | None = None) -
         raise ValueError(f"{folder}: no {ADAPTER_CONFIG}; expected a checkpoint of a run with use_peft")
     adapted = PeftConfig.from_pretrained(str(folder))
     name = base or adapted.base_model_name_or_path
+    config: Any = GroveConfig.from_pretrained(folder)
+    if hasattr(
+        config, "quantization_config"
+    ):  # the low-rank weights of QLoRA are merged into the weights of full precision
+        del config.quantization_config
     try:
         model = GroveForConditionalGeneration.from_pretrained(
             name,
-            config=GroveConfig.from_pretrained(folder),
+            config=config,
             revision=revision or (None if base else adapted.revision),
         )
         return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()

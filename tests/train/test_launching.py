@@ -20,7 +20,8 @@ def environment(name: str) -> dict[str, str]:
     """What `accelerate launch --config_file` gives to the processes."""
     line = ["--config_file", str(CONFIGS / f"{name}.yaml"), "--num_processes", "2", "train/pt.py"]
     before = dict(os.environ)
-    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(line))
+    args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(line))
+    args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
     env = prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
     return {key: value for key, value in env.items() if before.get(key) != value and not key.startswith("MASTER_")}
 
@@ -36,21 +37,24 @@ def without_configuration(world, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", pytest.param("zero2", marks=needs_deepspeed)])
-def test_two_processes_train(world, run_folder, without_configuration, name):
+def test_two_processes_train_and_go_on(world, run_folder, without_configuration, name):
     changes = {"ddp_backend": "gloo", "eval_data": world.shards, "eval_strategy": "steps", "eval_steps": 2}
     if name != "fsdp2":
         changes |= {"benchmark_clips": 3, "sample_steps": 4, "sample_clips": 2}
+    if name == "zero2":  # which accelerate leaves out where CPUs are asked for
+        changes["use_cpu"] = None
     line = world.arguments(run_folder, **changes)
-    env = {**environment(name), "ACCELERATE_USE_CPU": "true"}
+    env = environment(name) | ({"DS_ACCELERATOR": "cpu"} if name == "zero2" else {"ACCELERATE_USE_CPU": "true"})
     script = "pt.py"
     if name == "fsdp2":  # accelerate shards over accelerators only
         script, line = "../tests/train/sharded_on_cpu.py", ["train/pt.py", *line]
     result = run_script(script, line, processes=2, env=env)
     assert result.returncode == 0, result.stderr
-    if name == "fsdp2":
-        assert "LlamaDecoderLayer" in result.stdout
-        for path in (run_folder / "checkpoint-4", run_folder / "results.json"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if name != "ddp":
+        sign = "LlamaDecoderLayer" if name == "fsdp2" else "DeepSpeed"
+        assert sign in result.stdout + result.stderr
+        shutil.rmtree(run_folder / "checkpoint-4")
+        (run_folder / "results.json").unlink()
         result = run_script(script, line, processes=2, env=env)
         assert result.returncode == 0 and "goes on from checkpoint-2" in result.stderr, result.stderr
 

@@ -1,6 +1,8 @@
 """Low-rank weights in the language model: what is saved beside them, merging, and loading again."""
 
+import importlib.util
 import json
+import shutil
 
 import pytest
 import torch
@@ -95,8 +97,6 @@ def test_a_run_with_lora_is_resumed_merged_and_loaded(world, tmp_path, capsys):
     assert not any("language_model.layers" in name and "lora" not in name for name in weights)
 
     # Killed behind the first checkpoint.
-    import shutil
-
     shutil.rmtree(tmp_path / "run" / "checkpoint-4")
     for name in ("trainer_state.json", "results.json"):
         (tmp_path / "run" / name).unlink()
@@ -113,6 +113,18 @@ def test_a_run_with_lora_is_resumed_merged_and_loaded(world, tmp_path, capsys):
     inputs = tiny_text(merged)
     with torch.no_grad():
         torch.testing.assert_close(merged(**inputs).logits, unmerged(**inputs).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="no bitsandbytes")
+def test_a_quantised_language_model_is_trained_and_merged(world, tmp_path):
+    assert main("pt", world.arguments(tmp_path / "run", **LORA, load_in_4bit=True, max_steps=2)) == 0
+
+    groups = json.loads((tmp_path / "run" / "results.json").read_text())["groups"]
+    packed = next(group for group in groups if group["name"] == "language_model")
+    assert train_command(["merge", str(tmp_path / "run"), "--output", str(tmp_path / "merged")]) == 0
+    merged = GroveForConditionalGeneration.from_pretrained(tmp_path / "merged")
+    assert not hasattr(merged.config, "quantization_config") and merged.dtype == torch.float32
+    assert sum(p.numel() for p in merged.model.language_model.layers.parameters()) > 1.5 * packed["parameters"]
 
 
 def tiny_text(model):
