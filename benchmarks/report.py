@@ -145,12 +145,17 @@ def grove_tiny_table() -> str:
     """The scores of `checkpoints/grove-tiny`, as `python -m eval run` wrote them."""
     result = json.loads((STUDIES / "grove-tiny.json").read_text())
     columns = ("AP50", "Recall", "CIDEr", "METEOR")
-    lines = [f"| protocol | {' | '.join(columns)} | presence F1 |", f"|---|{'---|' * len(columns)}---|"]
-    f1 = 100 * result["statistics"]["presence"]["f1"]
+    presence = result["statistics"]["presence"]
+    lines = [
+        f"| protocol | {' | '.join(columns)} | presence F1 | of phrases that the caption has |",
+        f"|---|{'---|' * len(columns)}---|---|",
+    ]
     for protocol, headline in result["headline"].items():
         values = [headline.get(column) for column in columns]
         cells = ["-" if value is None else f"{value:.1f}" for value in values]
-        lines.append(f"| {protocol} | {' | '.join(cells)} | {f1:.1f} |")
+        lines.append(
+            f"| {protocol} | {' | '.join(cells)} | {100 * presence['f1']:.1f} | {100 * presence['paired']['f1']:.1f} |"
+        )
     return "\n".join(lines)
 
 

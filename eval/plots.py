@@ -7,7 +7,7 @@ marker or dashes, so that nothing is lost in grey.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ INK, GREY, PALE = "#222222", "#6E6E6E", "#D9D9D9"
 # For curves that have no colour of their own.
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW)
 MARKERS = ("o", "s", "^", "D", "v", "P")
+
+INTERVAL = "95 % interval"
 
 _DOTS_PER_INCH = 200
 _MOST_TICKS = 5
@@ -179,11 +181,13 @@ def plot_curves(panels: Sequence[Panel], path: str | Path, *, x_label: str, y_la
             _whole_steps(axis)
             _say_missing(axis, panel.missing)
         bounded = any(low is not None for panel in panels for curve in panel.curves for low in curve.low)
-        _legend(figure, axes, Patch(color=GREY, alpha=0.2, linewidth=0) if bounded else None)
+        _legend(figure, axes, {INTERVAL: Patch(color=GREY, alpha=0.2, linewidth=0)} if bounded else {})
         return _save(figure, path)
 
 
-def plot_rows(panels: Sequence[RowPanel], names: RowNames, path: str | Path, *, x_label: str) -> Path:
+def plot_rows(
+    panels: Sequence[RowPanel], names: RowNames, path: str | Path, *, x_label: str, bounds: str = INTERVAL
+) -> Path:
     """
     Writes a PNG of panels side by side whose rows are what is compared, with the values as points.
 
@@ -196,6 +200,8 @@ def plot_rows(panels: Sequence[RowPanel], names: RowNames, path: str | Path, *, 
             Where the picture goes; its folder has to exist.
         x_label (`str`):
             What the values are.
+        bounds (`str`, *optional*, defaults to [`INTERVAL`]):
+            What the bounds of points are, for the legend.
 
     Returns:
         `Path`: of the picture.
@@ -236,7 +242,7 @@ def plot_rows(panels: Sequence[RowPanel], names: RowNames, path: str | Path, *, 
                 group, at, xycoords=axes[0].get_yaxis_transform(), ha="right", va="center", fontweight="bold"
             )
         bounded = any(point.low is not None for panel in panels for row in panel.points for point in row)
-        _legend(figure, axes, Line2D([], [], color=GREY, linewidth=1.2) if bounded else None)
+        _legend(figure, axes, {bounds: Line2D([], [], color=GREY, linewidth=1.2)} if bounded else {})
         return _save(figure, path)
 
 
@@ -329,14 +335,13 @@ def _whole_steps(axis: Axes, which: str = "y") -> None:
     (axis.yaxis if which == "y" else axis.xaxis).set_major_locator(locator)
 
 
-def _legend(figure: Figure, axes: Sequence[Axes], interval: Artist | None) -> None:
-    """One legend above all panels, every label once, and what the bounds of intervals are if there are any."""
+def _legend(figure: Figure, axes: Sequence[Axes], bounds: Mapping[str, Artist]) -> None:
+    """One legend above all panels, every label once, and what the bounds of points are if there are any."""
     handles: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    if interval is not None:
-        handles["95 % interval"] = interval
+    handles |= bounds
     # In as many columns as the figure is wide enough for.
     for columns in range(len(handles), 0, -1):
         legend = figure.legend(

@@ -32,7 +32,7 @@ def test_readme_commands_run(tmp_path):
             shown = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT)
             assert all(option in shown.stdout for option in re.findall(r"--[a-z-]+", command)), command
             continue
-        command = re.sub(r"\b(LONG_)?VIDEO\b", "examples/clip.mp4", command)
+        command = re.sub(r"\b(LONG_)?VIDEO\b", "examples/shapes.mp4", command)
         run_block("bash", re.sub(r"=(1000|100)\b", "=4", command), tmp_path)
         shapes = tmp_path / "shapes" / "test.jsonl"
         for name in ("val", "predictions"):

@@ -24,7 +24,7 @@ def test_readme_python_runs_as_printed(tmp_path):
     run = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["clip.json", "clip.mp4", "clip.png"]
-    assert "['blue ball', 'crate']" in run.stdout
+    assert "['black toy car', 'screen']" in run.stdout
 
 
 def test_readme_shows_the_four_calls():

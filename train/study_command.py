@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
 TEST_SEED = 7  # of a world that no training has seen
 METRICS = ("CIDEr", "AP50", "Recall")
-PRESENCE = "presence F1"
+# Of all annotated phrases, and of those that the caption has too.
+PRESENCE, PAIRED_PRESENCE = "presence F1", "presence F1, paired"
 _FOLDERS = ("modeling_grove", "dataset_builders", "eval", "train")
 
 
@@ -91,7 +92,7 @@ class _Work:
     def __init__(self, output: Path, sizes: StudySizes, workers: int) -> None:
         self.output, self.sizes = output, sizes
         self.world, self.runs = output / "world", all_runs(sizes)
-        make_world(self.world, sizes.pretraining, sizes.finetuning, sizes.stills, workers, shards=2 * workers)
+        make_world(self.world, sizes.pretraining, sizes.finetuning, sizes.stills, workers)
         self._make_start()
 
     def _make_start(self) -> None:
@@ -182,8 +183,9 @@ def values_of(result: Mapping[str, Any]) -> dict[str, float | None]:
     values: dict[str, float | None] = {}
     for protocol, headline in result["headline"].items():
         values |= {f"{metric} ({protocol})": headline.get(metric) for metric in METRICS}
-    presence = result["statistics"].get("presence", {}).get("f1")
-    values[PRESENCE] = None if presence is None else 100 * presence
+    presence = result["statistics"].get("presence", {})
+    for name, found in ((PRESENCE, presence), (PAIRED_PRESENCE, presence.get("paired", {}))):
+        values[name] = None if found.get("f1") is None else 100 * found["f1"]
     return values
 
 
@@ -264,12 +266,13 @@ def notes_of(study: Study, content: Mapping[str, Any], sizes: StudySizes) -> lis
 def draw(study: Study, results: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
     """A panel for each metric, a row for each run, with the range of the seeds."""
     panels = []
-    for column in columns_of(results):
+    for column in (name for name in columns_of(results) if "official" not in name):
         rows = []
         for found in results.values():
             spread = mean_and_spread([values_of(row).get(column) for row in found])
-            rows.append([] if spread is None else [Point("ours", spread[0], spread[1], spread[2])])
+            several = len(found) > 1
+            rows.append(
+                [] if spread is None else [Point("mean of the seeds", spread[0], *(spread[1:] if several else ()))]
+            )
         panels.append(RowPanel(column, rows))
-    return plot_rows(
-        panels, RowNames([*results], [""] * len(results)), path, x_label="percent; bars: range of the seeds"
-    )
+    return plot_rows(panels, RowNames([*results], [""] * len(results)), path, x_label="percent", bounds="their range")
