@@ -82,7 +82,8 @@ class BenchmarkMetrics:
                     yield batch, clip
 
         found: list[dict[str, Any]] = []
-        with torch.no_grad(), torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
+        precision = torch.float16 if args.fp16 else torch.bfloat16
+        with torch.no_grad(), torch.autocast(args.device.type, precision, enabled=args.bf16 or args.fp16):
             for outcome in run_clips(captioner, "iground", own(), self.options):
                 if outcome.prediction is None:
                     logger.warning("%s: %s", outcome.key, outcome.problem)

@@ -1,9 +1,9 @@
 """
 Checkpoints of a run: which are complete, where in the data each was taken, and whether a run may go on from them.
 
-A checkpoint is `checkpoint-STEP` in the run's folder: a model folder as `from_pretrained` takes it, and beside the weights the
-state of optimizer, schedule, random numbers and Trainer, and for every process its place in the data. `trainer_state.json` is
-written last: a checkpoint without it is what a killed run left, and is removed when the run goes on.
+A checkpoint is `checkpoint-STEP` in the run's folder: a model folder as `from_pretrained` takes it (with LoRA: as `train merge`
+does), and beside the weights the state of optimizer, schedule, random numbers and Trainer, and for every process its place in the
+data. `trainer_state.json` is written last: a checkpoint without it is what a killed run left, and is removed when the run goes on.
 """
 
 from __future__ import annotations

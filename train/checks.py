@@ -73,11 +73,13 @@ def check_arguments(data: DataArguments, args: GroveTrainingArguments) -> None:
 
 def check_precision(model: ModelArguments, args: GroveTrainingArguments) -> None:
     """
-    Whether weights of less precision are computed with.
+    Whether weights of less precision can be computed with, and learn, and quantised or low-rank ones are used as they can be.
 
     Raises:
-        `ValueError`: if float32 and lower precision would meet in one product.
+        `ValueError`: naming the arguments that do not go together.
     """
+    if (model.load_in_4bit or model.load_in_8bit) and not model.use_peft:
+        raise ValueError("load_in_4bit, load_in_8bit: quantised weights do not learn; add use_peft")
     low = {"bfloat16": "bf16", "float16": "fp16"}.get(str(model.dtype))
     if low and model.trainable_float32 and not getattr(args, low):
         raise ValueError(

@@ -17,6 +17,8 @@ from modeling_grove import GroveForConditionalGeneration, GroveProcessor
 from modeling_grove.checkpoint_io_grove import atomic_directory
 from modeling_grove.remote_code_grove import add_remote_code
 
+from .lora import is_peft_folder
+
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -43,6 +45,10 @@ def export(source: Path, output: Path, dtype: str | None = None, with_code: bool
     """
     if not (source / "config.json").is_file():
         raise ValueError(f"{source}: no config.json; expected the folder of a run or a checkpoint")
+    if is_peft_folder(source):
+        raise ValueError(
+            f"{source}: has low-rank weights; run `python -m train merge` first, and export what that writes"
+        )
     model = GroveForConditionalGeneration.from_pretrained(source)
     processor = GroveProcessor.from_pretrained(source)
     loaded = str(model.dtype).removeprefix("torch.")

@@ -55,7 +55,7 @@ def training_card(trainer: GroveTrainer, path: Path, **metadata: Any) -> None:
         "data": ", ".join(_source(source.location) for source in sources),
         "learning rate": f"{args.learning_rate:g}, {args.lr_scheduler_type}, {args.warmup_steps:g} warm-up",
         "parameters": f"{sum(group.parameters for group in groups):,}, {sum(group.trained for group in groups):,} trained",
-        "precision": "bfloat16" if args.bf16 else "float32",
+        "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
         "seed": str(args.seed),
     }
     last: dict[str, Any] = next((logs for logs in reversed(state.log_history) if "eval_loss" in logs), {})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
+
+logger = logging.getLogger(__name__)
 
 # Not the Trainer's state, events and pictures, which have paths and the name of this machine in them, and no pickles.
 MODEL_FILES = [
@@ -34,19 +37,21 @@ class ModelPushes(Trainer):
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         pending: Any = getattr(self, "push_in_progress", None)
-        busy = pending is not None and not pending.done()
-        if busy and not self.args.hub_always_push:
+        if pending is not None and not pending.done() and not self.args.hub_always_push:
             return
+        self._finish_current_push()
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.push_in_progress = self._upload(
             checkpoint_folder, f"Training in progress, step {self.state.global_step}", run_as_future=True
         )
 
     def _finish_current_push(self) -> None:
-        """Waits for a push that is under way."""
+        """Waits for a push that is under way. One that failed is told of, and stops nothing: the next one sends everything."""
         pending: Any = getattr(self, "push_in_progress", None)
-        if pending is not None:
-            pending.result()
+        self.push_in_progress = None
+        error = None if pending is None else pending.exception()
+        if error is not None:
+            logger.warning("a push on the way failed: %s", " ".join(str(error).split()))
 
     def push_to_hub(
         self,
@@ -95,4 +100,18 @@ class ModelPushes(Trainer):
         )
 
 
-__all__ = ["MODEL_FILES", "ModelPushes"]
+def push_finished(folder: Path, args: TrainingArguments) -> None:
+    """Pushes the model of a run that was finished before, whose push may have failed."""
+    api = HfApi(token=args.hub_token)
+    name = args.hub_model_id or folder.resolve().name
+    repository = api.create_repo(name, private=args.hub_private_repo, exist_ok=True)
+    api.upload_folder(
+        repo_id=repository.repo_id,
+        folder_path=folder,
+        commit_message="End of training",
+        revision=args.hub_revision,
+        allow_patterns=MODEL_FILES,
+    )
+
+
+__all__ = ["MODEL_FILES", "ModelPushes", "push_finished"]

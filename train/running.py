@@ -29,6 +29,7 @@ from .checks import check_arguments, check_first_sample, check_precision, check_
 from .collator import GroveCollator
 from .parameter_groups import groups_table, learning_rates, parameter_groups
 from .progress import TableCallback, peak_memory_gib
+from .pushing import push_finished
 from .samples import SampleCallback
 from .starting_model import fit_processor, load_model, load_processor, prepare_model
 from .streams import located, steps_of_epochs, training_stream, validation_stream
@@ -161,19 +162,24 @@ def _run(stage: str, model_args: ModelArguments, data: DataArguments, args: Grov
     resumed = first_process(args, lambda: _claim(output, settings))
     if resumed and (output / RESULTS).exists():
         logger.info("%s: this run is finished", output)
+        if args.push_to_hub and args.process_index == 0:
+            push_finished(output, args)
         return 0
 
     benchmark = _benchmark(data, args.benchmark_clips)
-    trainer = GroveTrainer(
-        model=model,
-        args=args,
-        train_dataset=stream,
-        eval_dataset=validation,
-        data_collator=collate,
-        processing_class=processor,
-        benchmark=benchmark,
-        start_name=start["name"],
-    )
+    try:
+        trainer = GroveTrainer(
+            model=model,
+            args=args,
+            train_dataset=stream,
+            eval_dataset=validation,
+            data_collator=collate,
+            processing_class=processor,
+            benchmark=benchmark,
+            start_name=start["name"],
+        )
+    except (ImportError, RuntimeError) as error:  # such as a tracker that is not installed
+        raise ValueError(" ".join(str(error).split())) from None
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(TableCallback())
@@ -261,6 +267,12 @@ def run_settings(
         **{name: str(value) if name in ("lr_scheduler_type", "optim") else value for name, value in chosen.items()},
         "processes": args.world_size,
         "data": sources,
+        "data_config": data.data_config,
+        "data_commits": [source.partition("@")[2].partition("/")[0] for source in data.train_data if "@" in source],
+        "distributed": str(args.distributed_state.distributed_type) if args.world_size > 1 else "no",
+        "best": [data.eval_split, args.eval_steps, args.benchmark_clips, args.greater_is_better]
+        if args.load_best_model_at_end
+        else None,
         "train_weights": data.train_weights,
         "shuffle_buffer": data.shuffle_buffer,
         "max_skipped": data.max_skipped,

@@ -107,8 +107,6 @@ def prepare_model(model: GroveForConditionalGeneration, args: ModelArguments) ->
     freeze(model, args.trainable)
     if args.use_peft:
         model = add_lora(model, args)
-    elif args.load_in_4bit or args.load_in_8bit:
-        raise ValueError("load_in_4bit, load_in_8bit: quantised weights do not learn; add use_peft")
     if args.trainable_float32:
         for parameter in model.parameters():
             if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):

@@ -69,10 +69,15 @@ def validation_stream(
         return None
     source = StreamSource(data.eval_data, data.data_config, data.eval_split, None, data.videos)
     # Clips in which nothing is visible are annotated too.
-    return _stream(
+    stream = _stream(
         "eval_data", [source], data, args, num_frames=num_frames, frames="midpoints", repeat=False, keep_empty=True,
         shuffle_buffer=0,
     )  # fmt: skip
+    if num_samples(stream) < args.world_size:
+        raise ValueError(
+            f"eval_data: {num_samples(stream)} clips for {args.world_size} processes; give more, or start fewer processes"
+        )
+    return stream
 
 
 def num_samples(stream: GroundedCaptionStream) -> int:

@@ -69,11 +69,13 @@ def run(args: argparse.Namespace) -> int:
     name = "stages" if args.study == "threshold" else args.study
     study = studies(sizes)[name]
     work = _Work(args.output.resolve() / args.size, sizes, args.workers)
-    results = {title: [work.scores(run_name, seed) for seed in args.seeds] for title, run_name in study.runs.items()}
     if args.study == "threshold":
-        predicted = work.output / "results" / f"{study.runs['PT + FT']}-s{args.seeds[0]}"
+        name, seed = study.runs["PT + FT"], args.seeds[0]
+        work.scores(name, seed)
+        predicted = work.output / "results" / f"{name}-s{seed}"
         line = ["ablate", "threshold", str(predicted), "--text-similarity", "head-word", "--output", str(args.output)]
         return eval_command([*line, "--json"] if args.json else line)
+    results = {title: [work.scores(run_name, seed) for seed in args.seeds] for title, run_name in study.runs.items()}
     content = report(study, results, args.seeds)
     content |= {"study": args.study, "sizes": asdict(sizes), **describe_machine("cpu", _FOLDERS)}
     notes = notes_of(study, content, sizes)

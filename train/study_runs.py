@@ -8,6 +8,7 @@ frozen; but for the size "tiny", that of `checkpoints/grove-tiny`, in which all 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +90,9 @@ def all_runs(sizes: StudySizes) -> dict[str, Run]:
     most = sizes.pretraining[-1]
     no_adapters = {"trainable": f"{sizes.policy}-vision_adapters-grounding_adapters"}
     frozen_decoder = {"trainable": f"{sizes.policy}-box_decoder"}
-    runs = [Run("ft", "ft", "stills", changes={"from_scratch": True})]
+    # The model of stills has windows of one frame; pre-training makes them longer, and here fine-tuning has to.
+    video = {"config_overrides": json.dumps({"num_frames": 8, "video_pool_size": [8, 4, 4]})}
+    runs = [Run("ft", "ft", "stills", changes={"from_scratch": True, **video})]
     for clips in sizes.pretraining:
         runs.append(Run(f"pt-{clips}", "pt", "stills", clips))
         runs.append(Run(f"pt-{clips}-ft", "ft", f"pt-{clips}"))

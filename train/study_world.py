@@ -69,11 +69,18 @@ def make_world(
             Processes.
         shards (`int`):
             That each set is cut into, at least.
+
+    Raises:
+        `ValueError`: if the folder has a world of other numbers.
     """
-    made = {"clips": [*clips], "finetuning": finetuning, "stills": stills}
-    stamp = folder / "world.json"
-    if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == made:
+    asked = {"pretraining": [*clips], "finetuning": finetuning, "stills": stills}
+    plan, stamp = folder / "plan.json", folder / "world.json"
+    if plan.exists() and (there := json.loads(plan.read_text(encoding="utf-8"))) != asked:
+        raise ValueError(f"{folder}: is a world of {there}, and {asked} was asked for; give another --output")
+    if stamp.exists():
         return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(plan, asked)
     most = max(*clips, stills)
     shapes, clean = folder / "shapes", folder / "shapes-clean"
     for output, count, seed in ((shapes, most, PRETRAINING_SEED), (clean, finetuning, FINETUNING_SEED)):
@@ -97,7 +104,7 @@ def make_world(
             "--output", of_stills,
         )  # fmt: skip
     _shard(of_stills, folder / "stills", stills * STILLS_PER_CLIP, shards, workers, None)
-    write_json(stamp, made)
+    write_json(stamp, asked)
 
 
 def _shard(records: Path, output: Path, count: int, shards: int, workers: int, videos: Path | None) -> None:

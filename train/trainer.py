@@ -203,18 +203,18 @@ class GroveTrainer(ModelPushes):
             prepared[name] = inputs[name].to(self.args.device)
         return prepared
 
-    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """
         The norm before clipping.
 
         Raises:
             [`NonFiniteLossError`]: naming the clips, if it is NaN or infinite.
         """
-        norm = super()._clip_grad_norm(model)
+        norm = super()._get_grad_norm(model, grad_norm)
         if not self.args.fp16 and norm is not None and not math.isfinite(float(norm)):  # float16 skips such steps
             raise NonFiniteLossError(
                 f"step {self.state.global_step + 1}: the gradient is no finite number ({float(norm):g}) for the clips "
-                f"{', '.join(self._keys)}; lower the learning rate; the weights are those of the step before"
+                f"{', '.join(self._keys)}; lower the learning rate"
             )
         return norm
 
@@ -338,7 +338,7 @@ class GroveTrainer(ModelPushes):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """
         A complete model folder: weights, config, processor, and the code for `trust_remote_code=True`. Low-rank weights are saved
-        with the config of the model that they belong to.
+        with the config of the model that they belong to, for `python -m train merge`.
         """
         super()._save(output_dir, state_dict)
         if not self.args.should_save:
@@ -358,6 +358,8 @@ class GroveTrainer(ModelPushes):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         with self.meter.paused():
+            if self.args.save_total_limit is not None:  # or the checkpoint that is being pushed might be removed
+                self._finish_current_push()
             super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig
 
 LossNormalization = Literal["step", "micro-batch"]
@@ -68,7 +69,8 @@ class DataArguments:
     max_length: int = field(default=1536, metadata={"help": "longest text in tokens, those of the video among them"})
     question: str | None = field(default=None, metadata={"help": QUESTION_HELP})
     eval_data: str | None = field(
-        default=None, metadata={"help": "shards for validation, as train_data; for scores also shapes:SEED:CLIPS"}
+        default=None,
+        metadata={"help": "shards for validation, as train_data; for pictures (sample_steps) also shapes:SEED:CLIPS"},
     )
     eval_split: str | None = field(default="validation", metadata={"help": "split of the validation data"})
 
@@ -123,6 +125,11 @@ class GroveTrainingArguments(TrainingArguments):
         if self.loss_normalization not in get_args(LossNormalization):
             expected = " or ".join(get_args(LossNormalization))
             raise ValueError(f"loss_normalization: expected {expected}, got {self.loss_normalization!r}")
+        for name in ("save_strategy", "eval_strategy", "logging_strategy"):
+            if (when := getattr(self, name)) not in ("no", "steps"):
+                raise ValueError(
+                    f"{name}: expected steps or no, as the stream has no end, got {IntervalStrategy(when).value}"
+                )
         for name in ("enable_jit_checkpoint", "save_only_model", "auto_find_batch_size"):
             if getattr(self, name):
                 raise ValueError(f"{name}: such a run could not go on exactly where it was; leave it out")

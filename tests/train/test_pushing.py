@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from huggingface_hub import list_repo_commits, list_repo_files, snapshot_download
+from huggingface_hub import HfApi, list_repo_commits, list_repo_files, snapshot_download
 from safetensors.torch import load_file, save_file
 
 from tests.train.test_trainer import make_trainer
@@ -90,6 +90,11 @@ def test_checkpoints_are_pushed_on_the_way(world, run_folder, hub_repo):
     pushed = load_file(snapshot_download(name) + "/model.safetensors")
     final = load_file(run_folder / "model.safetensors")
     assert all(torch.equal(pushed[key], value) for key, value in final.items())
+
+    # A run whose last push had failed is finished; the same command pushes it.
+    HfApi().delete_repo(name)
+    assert main("pt", world.arguments(run_folder, **changes)) == 0
+    assert {"model.safetensors", "README.md", "results.json"} <= set(list_repo_files(name))
 
 
 def test_low_rank_weights_of_a_model_that_nobody_else_has_are_not_pushed(world, run_folder, capsys):

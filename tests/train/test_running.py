@@ -98,7 +98,9 @@ def test_wrong_recipes(fails, tmp_path, text, message):
         ({"max_length": 30}, "max_length: with 30 tokens, 16 of them for the video, the caption of"),
         ({"config_overrides": {"vision_feature_layer": -1}}, "weights that this recipe needs"),
         ({"config_overrides": {"num_frame": 8}}, "config_overrides has no field 'num_frame'"),
-        ({"load_in_4bit": True}, "bitsandbytes"),
+        ({"load_in_4bit": True}, "quantised weights do not learn; add use_peft"),
+        ({"report_to": "wandb"}, "wandb"),
+        ({"save_strategy": "epoch"}, "save_strategy: expected steps or no, as the stream has no end, got epoch"),
     ],
 )
 def test_bad_settings_are_found_before_the_first_step(fails, world, run_folder, changes, message):

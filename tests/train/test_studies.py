@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import yaml
 from PIL import Image
 
+from tests.train.training_runs import ROOT
 from train.__main__ import main as train_command
 from train.study_command import notes_of, report, table_of
 from train.study_runs import SIZES, all_runs, needed_runs, studies
@@ -33,6 +35,13 @@ def test_runs_come_after_what_they_start_from():
 
     assert names.index("no-adapters-pt") < names.index("no-adapters-pt-ft")
     assert len(names) == len(set(names)) == 6
+
+
+def test_every_run_on_video_that_starts_from_stills_has_windows_of_video():
+    recipe = yaml.safe_load((ROOT / "train" / "recipes" / "pt_shapes.yaml").read_text())
+    for run in all_runs(SMOKE).values():
+        if run.start == "stills" and run.stage == "ft":
+            assert json.loads(run.changes["config_overrides"]) == recipe["config_overrides"]
 
 
 def test_a_difference_has_to_be_larger_than_the_spread():
@@ -78,6 +87,10 @@ def test_a_study_from_beginning_to_end(tmp_path, capsys):
 
     assert train_command(line) == 0, "nothing is trained again"
     assert [path.stat().st_mtime_ns for path in made] == times
+
+    capsys.readouterr()
+    assert train_command(["world", "--output", str(tmp_path / "smoke" / "world"), "--pretraining", "5"]) == 2
+    assert "give another --output" in capsys.readouterr().err
 
 
 def test_a_seed_twice(tmp_path, capsys):

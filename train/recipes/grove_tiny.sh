@@ -7,7 +7,7 @@
 # SEED=1 makes a second one. CHECKPOINT=DIR also writes the model there, to give away.
 set -euo pipefail
 
-out=${1:-outputs/tiny}
+out=${1:-outputs/grove-tiny}
 seed=${SEED:-0}
 run="$out/seed-$seed"
 python=${PYTHON:-python}
