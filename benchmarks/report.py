@@ -133,7 +133,7 @@ def training_table() -> str:
         [
             train_step_table(result),
             "",
-            f"{options['batch_size']} clip of 8 frames a step, the `paper` policy, the `{options['model']}` model, medians of "
+            f"Steps of {options['batch_size']} clip of 8 frames, the `paper` policy, the `{options['model']}` model, medians of "
             f"{options['steps']} steps; {machine['processor']}, {machine['cores']} cores, {options['dtype']}, torch "
             f"{result['versions']['torch']}. A step needs {result['needed_flops_per_clip'] / 1e12:.1f} TFLOP at least; the fastest "
             f"does them at {result['utilisation_of_the_fastest']:.0%} of the rate of a large matrix product.",

@@ -1,12 +1,16 @@
 """What the repository promises at its front door: the examples of the README run, and what it carries is what its commands make."""
 
+import json
 import re
 import subprocess
 import sys
 
 import numpy as np
+import pytest
+from transformers import pipeline
 
-from benchmarks.report import evaluation_table, streaming_table, table
+from benchmarks.report import evaluation_table, grove_tiny_table, streaming_table, table, training_table
+from eval.provenance import describe_model
 from examples.make_clip import background, draw_frame
 from modeling_grove import GroundedCaption, read_video
 from tests.conftest import ROOT
@@ -24,7 +28,7 @@ def test_readme_python_runs_as_printed(tmp_path):
     run = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["clip.json", "clip.mp4", "clip.png"]
-    assert "['black toy car', 'screen']" in run.stdout
+    assert "['man', 'wall']" in run.stdout
 
 
 def test_readme_shows_the_four_calls():
@@ -42,6 +46,29 @@ def test_readme_speed_comes_from_the_results_files():
     assert table() in README
     assert streaming_table() in (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
     assert evaluation_table() in (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    training = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert training_table() in training
+    assert grove_tiny_table() in README and grove_tiny_table() in training
+
+
+def test_the_trained_model_is_small_and_says_what_its_results_say():
+    folder = ROOT / "checkpoints" / "grove-tiny"
+    assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 10e6
+    measured = json.loads((ROOT / "docs" / "studies" / "grove-tiny.json").read_text(encoding="utf-8"))
+    assert measured["model"]["fingerprint"] == describe_model(str(folder))["fingerprint"]
+
+
+@pytest.mark.slow
+def test_the_trained_model_captions_the_demo_clip():
+    """Its words are those of the world, its boxes lie on what they name, and they are absent when that is."""
+    clip = ROOT / "examples" / "shapes.mp4"
+    truth = GroundedCaption.load(clip.with_suffix(".json"))
+    found = pipeline("grounded-video-captioning", model=str(ROOT / "checkpoints" / "grove-tiny"))(clip)
+    assert [track.phrase for track in found.tracks] == ["a man", "a brick wall"]
+    for ours, theirs in zip(found.tracks, truth.tracks, strict=True):
+        np.testing.assert_array_equal(ours.presence, theirs.presence)
+        seen = theirs.presence
+        assert np.abs(ours.boxes[seen] - theirs.boxes[seen]).mean() < 12  # pixels of 256
 
 
 def test_readme_links_lead_somewhere():
