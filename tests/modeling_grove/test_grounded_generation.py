@@ -195,7 +195,9 @@ def test_frames_are_encoded_once_while_no_adapter_mixes_them(windows):
             for name, parameter in model.named_parameters():
                 if name.endswith("alpha"):
                     parameter.fill_(alpha)
-        assert model.model.vision_tower.is_frame_wise() == model.model.grounding_encoder.is_frame_wise() == (alpha == 0)
+            encoders = (model.model.vision_tower, model.model.grounding_encoder)
+            assert [encoder.is_frame_wise() for encoder in encoders] == [alpha == 0] * 2
+        assert not any(encoder.is_frame_wise() for encoder in encoders), "gates that learn are computed"
         sizes: list[int] = []
         seen_by(model.model.grounding_encoder.patch_embed, sizes)
         seen_by(model.model.vision_tower.embeddings, sizes)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from modeling_grove import GroveForConditionalGeneration, GroveProcessor
-from tests.train.training_runs import ROOT, run_script
+from tests.train.training_runs import ROOT
 from train.running import main, parse_arguments
+from train.streams import training_stream, validation_stream
+from train.training_arguments import DataArguments
 
 
 @pytest.fixture
@@ -120,11 +123,14 @@ def test_a_metric_that_will_not_be_there(fails, world, run_folder, metric, messa
     assert message in fails(world.arguments(run_folder, **changes))
 
 
-def test_too_few_shards_for_the_processes(world, run_folder):
-    result = run_script("pt.py", world.arguments(run_folder, train_split="validation", ddp_backend="gloo"), processes=3)
+def test_too_few_shards_or_clips_for_the_processes(world):
+    data = DataArguments(train_data=[str(world.shards)], train_split="validation", eval_data=str(world.shards))
+    three, seven = (SimpleNamespace(process_index=1, world_size=size, seed=0, data_seed=None) for size in (3, 7))
 
-    assert result.returncode != 0
-    assert "has 2 shards for 3 processes" in result.stderr
+    with pytest.raises(ValueError, match="train_data: .* has 2 shards for 3 processes"):
+        training_stream(data, three, num_frames=4)
+    with pytest.raises(ValueError, match="eval_data: 6 clips for 7 processes"):
+        validation_stream(data, seven, num_frames=4)
 
 
 def test_a_model_that_was_never_pre_trained_is_not_fine_tuned_by_mistake(fails, world, run_folder):
@@ -233,23 +239,26 @@ def test_validation_scores_pictures_and_the_best_checkpoint(world, run_folder):
     assert all(tensor.equal(final[name]) for name, tensor in kept.items())
 
 
-def test_the_table_of_a_run(world, run_folder):
-    result = run_script("pt.py", world.arguments(run_folder, max_steps=2))
+def test_the_table_of_a_run(world, run_folder, caplog, capsys):
+    with caplog.at_level("INFO", "train"):
+        assert main("pt", world.arguments(run_folder, max_steps=2)) == 0
 
-    assert result.returncode == 0, result.stderr
-    assert "| box_decoder" in result.stderr and "100.0 % learn" in result.stderr
-    heading = next(line for line in result.stderr.splitlines() if "caption" in line and "clips/s" in line)
-    line = next(line for line in result.stderr.splitlines() if line.strip().startswith("1/2"))
+    assert "| box_decoder" in caplog.text and "100.0 % learn" in caplog.text
+    lines = [line for message in caplog.messages for line in message.splitlines()]
+    heading = next(line for line in lines if "caption" in line and "clips/s" in line)
+    line = next(line for line in lines if line.strip().startswith("1/2"))
     assert len(heading.split()) == len(line.split()) == 12
-    assert "step 2" in result.stdout and "Traceback" not in result.stderr
+    assert "step 2" in capsys.readouterr().out
 
 
-def test_help_explains_the_recipe(world):
-    result = run_script("ft.py", ["--help"])
+def test_help_explains_the_recipe(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main("ft", ["--help"])
 
-    assert result.returncode == 0
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
     for option in ("--trainable", "--config_overrides", "--train_data", "--loss_normalization", "--sample_steps"):
-        assert option in result.stdout
+        assert option in shown
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "train" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
