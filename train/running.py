@@ -213,6 +213,7 @@ def _run(stage: str, model_args: ModelArguments, data: DataArguments, args: Grov
         write_json(output / RESULTS, json_ready(results))
         trainer.create_model_card()
         emit({"model": str(output), "metrics": metrics}, f"{output}: step {trainer.state.global_step}", as_json=False)
+    trainer.accelerator.wait_for_everyone()  # no process leaves the group while the first one still writes
     if args.push_to_hub:
         trainer.push_to_hub()
     return 0
