@@ -108,8 +108,13 @@ class _Work:
                 self.world / "stills.jsonl",
             ]
             run_command("train", "new", "--preset", "tiny", *captions, "--output", new)
+        seeing = self.output / "runs" / "seeing"
+        run_command(
+            "train", "vision", new, "--stills", self.world / "stills.jsonl", "--videos", self.world / "shapes" / "videos",
+            "--output", seeing, "--steps", str(self.sizes.vision_steps),
+        )  # fmt: skip
         self._train(
-            self.output / "runs" / "stills", "pt", "stills_shapes", new, 0,
+            self.output / "runs" / "stills", "pt", "stills_shapes", seeing, 0,
             {"train_data": self.world / "stills", "videos": self.world / "shapes" / "videos",
              "max_steps": self.sizes.still_steps},
         )  # fmt: skip

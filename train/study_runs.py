@@ -1,9 +1,10 @@
 """
 The runs of the studies: what each starts from, what it trains on, and what differs from the recipe.
 
-All start from one model of single pictures ("stills"), which has GLaMM's place in the paper: it was trained on captions of
-single frames, its adapters are closed, and it has seen no video. As in the paper, its encoders and its language model then stay
-frozen; but for the size "tiny", that of `checkpoints/grove-tiny`, in which all of the model learns.
+All start from one model of single pictures ("stills"), which has GLaMM's place in the paper: its vision tower has learned what
+patches show and all of it captions of single frames, its adapters are closed, and it has seen no video. As in the paper, its
+encoders and its language model then stay frozen; but for the size "tiny", that of `checkpoints/grove-tiny`, in which all of the
+model learns.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class StudySizes:
         pretraining (`tuple[int, int, int]`): clips with pseudo-labels, at three scales.
         finetuning (`int`), test (`int`): clean clips.
         batch (`int`): clips of a step.
-        still_steps (`int`), pt_steps (`int`), ft_steps (`int`): optimizer steps of each stage, whatever the number of clips.
+        vision_steps (`int`), still_steps (`int`), pt_steps (`int`), ft_steps (`int`): optimizer steps of each stage, whatever the
+            number of clips.
         policy (`str`, *optional*): what learns on video.
     """
 
@@ -32,6 +34,7 @@ class StudySizes:
     finetuning: int
     test: int
     batch: int
+    vision_steps: int
     still_steps: int
     pt_steps: int
     ft_steps: int
@@ -39,11 +42,11 @@ class StudySizes:
 
 
 SIZES = {
-    "small": StudySizes(6000, (240, 1200, 6000), 480, 200, 16, 1500, 600, 200),
+    "small": StudySizes(6000, (240, 1200, 6000), 480, 200, 16, 3000, 1500, 600, 200),
     # What the recipes and `grove_tiny.sh` say.
-    "tiny": StudySizes(6000, (240, 1200, 6000), 3000, 300, 16, 1500, 1000, 1400, "full"),
+    "tiny": StudySizes(9000, (360, 1800, 9000), 8000, 300, 16, 3000, 1500, 500, 1700, "full"),
     # Every command with next to nothing, to see that it works.
-    "smoke": StudySizes(8, (4, 8, 12), 4, 2, 2, 2, 2, 2),
+    "smoke": StudySizes(8, (4, 8, 12), 4, 2, 2, 2, 2, 2, 2),
 }
 
 

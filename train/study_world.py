@@ -1,7 +1,7 @@
 """
 The data of `grove-tiny` and the studies: GroundedShapes as stills, as noisy clips for pre-training, as clean ones for fine-tuning.
 
-    python -m train world --output outputs/tiny/world --pretraining 6000 --finetuning 3000
+    python -m train world --output outputs/tiny/world --pretraining 9000 --finetuning 8000
 """
 
 from __future__ import annotations
@@ -128,10 +128,10 @@ def _first_lines(source: Path, count: int, target: Path) -> Path:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for all of it")
     parser.add_argument(
-        "--pretraining", type=int, nargs="+", default=[6000], metavar="N",
-        help="clips with pseudo-labels, one or several numbers of them (default: 6000)",
+        "--pretraining", type=int, nargs="+", default=[9000], metavar="N",
+        help="clips with pseudo-labels, one or several numbers of them (default: 9000)",
     )  # fmt: skip
-    parser.add_argument("--finetuning", type=int, default=3000, metavar="N", help="clean clips (default: %(default)s)")
+    parser.add_argument("--finetuning", type=int, default=8000, metavar="N", help="clean clips (default: %(default)s)")
     parser.add_argument(
         "--stills", type=int, metavar="N", help="clips whose single frames are taken (default: all of pre-training)"
     )

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes checkpoints/grove-tiny from nothing: data, a model of single pictures, noisy pre-training, clean fine-tuning, scores.
+# Makes checkpoints/grove-tiny from nothing: data, eyes, a model of single pictures, noisy pre-training, clean fine-tuning, scores.
 #
 #   bash train/recipes/grove_tiny.sh [FOLDER]
 #
@@ -12,15 +12,17 @@ seed=${SEED:-0}
 run="$out/seed-$seed"
 python=${PYTHON:-python}
 
-$python -m train world --output "$out/world" --pretraining 6000 --finetuning 3000
+$python -m train world --output "$out/world" --pretraining 9000 --finetuning 8000
 if [ ! -e "$run/new" ]; then
     $python -m train new --preset tiny --seed "$seed" --captions "$out/world/noisy.jsonl" --captions "$out/world/stills.jsonl" \
         --output "$run/new"
 fi
-$python train/pt.py --config train/recipes/stills_shapes.yaml --model_name_or_path "$run/new" --output_dir "$run/stills" --seed "$seed" \
-    --train_data "$out/world/stills" --videos "$out/world/shapes/videos"
+$python -m train vision "$run/new" --seed "$seed" --stills "$out/world/stills.jsonl" --videos "$out/world/shapes/videos" \
+    --output "$run/seeing"
+$python train/pt.py --config train/recipes/stills_shapes.yaml --model_name_or_path "$run/seeing" --output_dir "$run/stills" \
+    --seed "$seed" --train_data "$out/world/stills" --videos "$out/world/shapes/videos"
 $python train/pt.py --config train/recipes/pt_shapes.yaml --model_name_or_path "$run/stills" --output_dir "$run/pt" --seed "$seed" \
-    --train_data "$out/world/noisy-6000"
+    --train_data "$out/world/noisy-9000"
 $python train/ft.py --config train/recipes/ft_shapes.yaml --model_name_or_path "$run/pt" --output_dir "$run/ft" --seed "$seed" \
     --train_data "$out/world/clean"
 for stage in pt ft; do
