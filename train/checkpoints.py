@@ -92,7 +92,7 @@ def remove_incomplete(output: Path) -> None:
             shutil.rmtree(path)
 
 
-def claim_run(output: Path, settings: Mapping[str, Any]) -> bool:
+def claim_run(output: Path, settings: Mapping[str, Any], option: str = "--output_dir") -> bool:
     """
     Makes the folder of a run, or finds the run of the same settings in it.
 
@@ -101,6 +101,8 @@ def claim_run(output: Path, settings: Mapping[str, Any]) -> bool:
             The folder.
         settings (`Mapping`):
             Of JSON types: everything that the weights depend on.
+        option (`str`, *optional*, defaults to `"--output_dir"`):
+            That gives another folder, for messages.
 
     Returns:
         `bool`: whether there is such a run.
@@ -111,7 +113,7 @@ def claim_run(output: Path, settings: Mapping[str, Any]) -> bool:
     path = output / RUN_FILE
     if not path.exists():
         if last_checkpoint(output) is not None:
-            raise ValueError(f"{output}: has checkpoints but no {RUN_FILE}; give another --output_dir")
+            raise ValueError(f"{output}: has checkpoints but no {RUN_FILE}; give another {option}")
         output.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -119,7 +121,7 @@ def claim_run(output: Path, settings: Mapping[str, Any]) -> bool:
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error}); give another --output_dir") from None
+        raise ValueError(f"{path}: not a JSON file ({error}); give another {option}") from None
     ours = json.loads(json.dumps(settings))
     different = [name for name in sorted({*ours, *there}) if ours.get(name) != there.get(name)]
     if different:
@@ -127,7 +129,7 @@ def claim_run(output: Path, settings: Mapping[str, Any]) -> bool:
             f"{name} was {_short(there.get(name))} and is {_short(ours.get(name))}" for name in different
         )
         raise ValueError(
-            f"{output}: has a run of other settings: {changes}; give another --output_dir, or the same settings"
+            f"{output}: has a run of other settings: {changes}; give another {option}, or the same settings"
         )
     return True
 

@@ -94,6 +94,7 @@ class _Work:
     def __init__(self, output: Path, sizes: StudySizes, workers: int) -> None:
         self.output, self.sizes = output, sizes
         self.world, self.runs = output / "world", all_runs(sizes)
+        self._made: set[Path] = set()
         make_world(self.world, sizes.pretraining, sizes.finetuning, sizes.stills, workers)
         self._make_start()
 
@@ -108,13 +109,13 @@ class _Work:
                 self.world / "stills.jsonl",
             ]
             run_command("train", "new", "--preset", "tiny", *captions, "--output", new)
-        seeing = self.output / "runs" / "seeing"
+        vision = self.output / "runs" / "vision"
         run_command(
             "train", "vision", new, "--stills", self.world / "stills.jsonl", "--videos", self.world / "shapes" / "videos",
-            "--output", seeing, "--steps", str(self.sizes.vision_steps),
+            "--output", vision, "--steps", str(self.sizes.vision_steps),
         )  # fmt: skip
         self._train(
-            self.output / "runs" / "stills", "pt", "stills_shapes", seeing, 0,
+            self.output / "runs" / "stills", "pt", "stills_shapes", vision, 0,
             {"train_data": self.world / "stills", "videos": self.world / "shapes" / "videos",
              "max_steps": self.sizes.still_steps},
         )  # fmt: skip
@@ -136,7 +137,8 @@ class _Work:
         return self._train(output, run.stage, f"{run.stage}_shapes", start, seed, changes)
 
     def _train(self, output: Path, stage: str, recipe: str, start: Path, seed: int, changes: Mapping[str, Any]) -> Path:
-        if not (output / "results.json").exists():
+        # What is finished says so, or that it was made with other settings.
+        if output not in self._made:
             settings = {
                 "model_name_or_path": start,
                 "output_dir": output,
@@ -149,6 +151,7 @@ class _Work:
             }
             options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
             run_command(stage, "--config", RECIPES / f"{recipe}.yaml", *options)
+            self._made.add(output)
         return output
 
     def scores(self, name: str, seed: int) -> dict[str, Any]:

@@ -44,6 +44,23 @@ def test_every_run_on_video_that_starts_from_stills_has_windows_of_video():
             assert json.loads(run.changes["config_overrides"]) == recipe["config_overrides"]
 
 
+def test_the_size_of_grove_tiny_is_what_its_recipes_say():
+    sizes, recipes = SIZES["tiny"], ROOT / "train" / "recipes"
+    stills, pt, ft = (yaml.safe_load((recipes / f"{name}_shapes.yaml").read_text()) for name in ("stills", "pt", "ft"))
+    most, script = sizes.pretraining[-1], (recipes / "grove_tiny.sh").read_text()
+
+    assert (sizes.still_steps, sizes.pt_steps, sizes.ft_steps) == tuple(
+        recipe["max_steps"] for recipe in (stills, pt, ft)
+    )
+    assert {sizes.batch} == {recipe["per_device_train_batch_size"] for recipe in (pt, ft)}
+    assert sizes.policy == pt["trainable"] == ft["trainable"] and pt["train_data"] == [
+        f"outputs/tiny/world/noisy-{most}"
+    ]
+    assert f"--pretraining {most} --finetuning {sizes.finetuning}\n" in script and f"shapes:7:{sizes.test} " in script
+    assert sizes.stills == most and f"noisy-{most}" in script and "--steps" not in script
+    assert sizes.vision_steps == 3000  # the command's default
+
+
 def test_a_difference_has_to_be_larger_than_the_spread():
     study = studies(SMOKE)["noise"]
     found = report(

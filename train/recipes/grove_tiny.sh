@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes checkpoints/grove-tiny from nothing: data, eyes, a model of single pictures, noisy pre-training, clean fine-tuning, scores.
+# Makes checkpoints/grove-tiny from nothing: data, a vision tower, a model of stills, noisy pre-training, clean fine-tuning, scores.
 #
 #   bash train/recipes/grove_tiny.sh [FOLDER]
 #
@@ -18,8 +18,8 @@ if [ ! -e "$run/new" ]; then
         --output "$run/new"
 fi
 $python -m train vision "$run/new" --seed "$seed" --stills "$out/world/stills.jsonl" --videos "$out/world/shapes/videos" \
-    --output "$run/seeing"
-$python train/pt.py --config train/recipes/stills_shapes.yaml --model_name_or_path "$run/seeing" --output_dir "$run/stills" \
+    --output "$run/vision"
+$python train/pt.py --config train/recipes/stills_shapes.yaml --model_name_or_path "$run/vision" --output_dir "$run/stills" \
     --seed "$seed" --train_data "$out/world/stills" --videos "$out/world/shapes/videos"
 $python train/pt.py --config train/recipes/pt_shapes.yaml --model_name_or_path "$run/stills" --output_dir "$run/pt" --seed "$seed" \
     --train_data "$out/world/noisy-9000"
