@@ -30,8 +30,8 @@ from eval.result_files import write_json
 from modeling_grove import GroveForConditionalGeneration, GroveProcessor
 from modeling_grove.vision_grove import GroveVisionTower
 
-from .checkpoints import checkpoints, claim_run, last_checkpoint, remove_incomplete
-from .patch_stills import PatchStills, held_out, label_weights, list_stills, nouns_of, read_stills
+from .checkpoints import RUN_FILE, checkpoints, claim_run, last_checkpoint, remove_incomplete
+from .patch_stills import PatchStills, Still, held_out, label_weights, list_stills, nouns_of, read_stills
 from .progress import duration
 from .running import FOLDERS, RESULTS
 
@@ -137,11 +137,14 @@ def run(args: argparse.Namespace) -> int:
         "stills": files_fingerprint([args.stills]),
         **{name: getattr(args, name) for name in ("steps", "batch_size", "learning_rate", "seed")},
     }
-    if (args.output / "config.json").exists() and not (args.output / "run.json").exists():
+    if (args.output / "config.json").exists() and not (args.output / RUN_FILE).exists():
         raise ValueError(f"--output: {args.output} has a model that this command did not make; give another folder")
-    resumed = claim_run(args.output, settings, "--output")
-    if not (resumed and (args.output / RESULTS).exists()):
-        _train(args, settings)
+    if (args.output / RESULTS).exists():
+        claim_run(args.output, settings, "--output")
+    else:
+        model, stills = _checked(args)  # before the folder is claimed: mended stills are other settings
+        claim_run(args.output, settings, "--output")
+        _train(args, settings, model, stills)
     for path in checkpoints(args.output).values():  # they are of the tower alone
         shutil.rmtree(path)
     results = json.loads((args.output / RESULTS).read_text(encoding="utf-8"))
@@ -151,22 +154,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _train(args: argparse.Namespace, settings: dict[str, Any]) -> None:
-    remove_incomplete(args.output)
-    model, processor = (
-        GroveForConditionalGeneration.from_pretrained(args.model),
-        GroveProcessor.from_pretrained(args.model),
-    )
+def _checked(args: argparse.Namespace) -> tuple[GroveForConditionalGeneration, list[Still]]:
+    model = GroveForConditionalGeneration.from_pretrained(args.model)
     if model.config.freeze_vision_adapters:
         raise ValueError(f"{args.model}: freeze_vision_adapters is set, so its vision tower runs without gradients")
     stills = list_stills(args.stills)
-    nouns, test = nouns_of(stills), held_out(stills) if stills else np.zeros(0, bool)
-    if not nouns or test.all():
+    nouns, videos = nouns_of(stills), {still.video for still in stills}
+    if not nouns or len(videos) < 2:
         raise ValueError(
-            f"--stills: {args.stills} has {len(stills)} pictures of {len({still.video for still in stills})} videos with "
-            f"{len(nouns)} nouns; expected two videos at least, and phrases with boxes"
+            f"--stills: {args.stills} has {len(stills)} pictures of {len(videos)} videos with {len(nouns)} nouns; expected two "
+            "videos at least, and phrases with boxes"
         )
-    vision, pictures = model.config.vision_config, processor.video_processor
+    return model, stills
+
+
+def _train(
+    args: argparse.Namespace, settings: dict[str, Any], model: GroveForConditionalGeneration, stills: list[Still]
+) -> None:
+    remove_incomplete(args.output)
+    processor, nouns, test = GroveProcessor.from_pretrained(args.model), nouns_of(stills), held_out(stills)
+    vision: Any = model.config.vision_config
+    pictures = processor.video_processor
     frames, maps = read_stills(stills, args.videos, vision.image_size, nouns)
     options = (vision.patch_size // 2, pictures.image_mean, pictures.image_std)
     learned, tested = np.flatnonzero(~test), np.flatnonzero(test)
