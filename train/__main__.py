@@ -12,7 +12,7 @@ from dataset_builders.command_line import run_command
 COMMANDS = {
     "world": ("study_world", "make the data of grove-tiny and the studies: stills, noisy clips, clean clips"),
     "new": ("new_models", "make a model with random weights and a tokenizer trained on captions"),
-    "vision": ("vision_pretraining", "teach the vision tower of a new model what patches of single pictures show"),
+    "vision": ("vision_pretraining", "teach the encoders of a new model what the parts of single pictures show"),
     "study": ("study_command", "run one of the paper's findings as an experiment on GroundedShapes"),
     "export": ("export", "write a trained model as a folder to give away, in half the size if asked for"),
     "merge": ("lora", "merge low-rank weights into the model that they were trained on"),

@@ -1,4 +1,4 @@
-"""Single pictures in which every patch has a label: what the vision tower of a new model learns from."""
+"""Single pictures in which every pixel has a label: what the encoders of a new model learn from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from scipy.ndimage import find_objects
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -22,6 +23,7 @@ from dataset_builders.record import from_record
 from modeling_grove.video_grove import read_video
 
 _MOST_NOUNS = 254  # maps of labels are bytes, and 0 is what no box covers
+_MOST_PASTED = 12
 
 
 class Still(NamedTuple):
@@ -47,8 +49,6 @@ class PatchStills(Dataset):
         frames (`np.ndarray`): uint8 `(N, S, S, 3)` RGB.
         maps (`np.ndarray`): uint8 `(N, S, S)`, labels of all pixels, as [`read_stills`] makes them.
         pictures (`np.ndarray`): the numbers of those that belong to this data set.
-        cell (`int`): pixels between two labels in each direction.
-        mean (`Sequence[float]`), std (`Sequence[float]`): of the model's pictures.
         draws (`int`, *optional*): as many pictures drawn at random, each shifted by up to a fifth (what leaves on one side comes in
             on the other), half of them mirrored, and half of them with their colour channels in another order, so that a shape is
             not known by its place or its colour; by default each picture once, as it is. A draw depends on its number and
@@ -57,47 +57,68 @@ class PatchStills(Dataset):
     """
 
     def __init__(
-        self,
-        frames: np.ndarray,
-        maps: np.ndarray,
-        pictures: np.ndarray,
-        cell: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        draws: int | None = None,
-        seed: int = 0,
+        self, frames: np.ndarray, maps: np.ndarray, pictures: np.ndarray, draws: int | None = None, seed: int = 0
     ):
-        self.frames, self.maps, self.pictures, self.cell, self.draws, self.seed = (
-            frames,
-            maps,
-            pictures,
-            cell,
-            draws,
-            seed,
-        )
-        self._mean, self._std = (torch.tensor(value).view(3, 1, 1) for value in (mean, std))
+        self.frames, self.maps, self.pictures, self.draws, self.seed = frames, maps, pictures, draws, seed
+        self._small = [] if draws is None else _small_things(maps, pictures)
 
     def __len__(self) -> int:
         return len(self.pictures) if self.draws is None else self.draws
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        channels = [0, 1, 2]
+        """`pictures`, float32 `(3, S, S)`, RGB from 0 to 1, and `labels`, uint8 `(S, S)`."""
         if self.draws is None:
             picture = self.pictures[index]
             frame, labels = self.frames[picture], self.maps[picture]
         else:
-            rng = np.random.default_rng((self.seed, index))
-            picture = self.pictures[rng.integers(len(self.pictures))]
-            most = len(self.frames[picture]) // 5
-            shift = tuple(rng.integers(-most, most + 1, 2).tolist())
-            frame, labels = (np.roll(values[picture], shift, (0, 1)) for values in (self.frames, self.maps))
-            if rng.integers(2):
-                frame, labels = frame[:, ::-1], labels[:, ::-1]
-            if rng.integers(2):
-                channels = rng.permutation(3).tolist()
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[channels].float() / 255
-        cells = labels[self.cell // 2 :: self.cell, self.cell // 2 :: self.cell]
-        return {"pixel_values": (pixels - self._mean) / self._std, "labels": torch.from_numpy(cells.astype(np.int64))}
+            frame, labels = self._draw(np.random.default_rng((self.seed, index)))
+        pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).float() / 255
+        return {"pictures": pixels, "labels": torch.from_numpy(np.ascontiguousarray(labels))}
+
+    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        picture = self.pictures[rng.integers(len(self.pictures))]
+        most = len(self.frames[picture]) // 5
+        shift = tuple(rng.integers(-most, most + 1, 2).tolist())
+        frame, labels = (np.roll(values[picture], shift, (0, 1)) for values in (self.frames, self.maps))
+        for _ in range(rng.integers(_MOST_PASTED + 1) if self._small else 0):
+            part, part_labels = self._cut(rng)
+            height, width = part_labels.shape
+            top, left = (rng.integers(len(labels) - side + 1) for side in (height, width))
+            place = np.s_[top : top + height, left : left + width]
+            frame[place], labels[place] = part, part_labels
+        return _mirrored_and_coloured(frame, labels, rng)
+
+    def _cut(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A small thing of some picture, with some of what is around it."""
+        of_noun = self._small[rng.integers(len(self._small))]
+        picture, top, bottom, left, right = of_noun[rng.integers(len(of_noun))]
+        margins = rng.integers(0, 6, 4).tolist()
+        place = np.s_[max(0, top - margins[0]) : bottom + margins[1], max(0, left - margins[2]) : right + margins[3]]
+        return _mirrored_and_coloured(self.frames[picture][place], self.maps[picture][place], rng)
+
+
+def _mirrored_and_coloured(
+    frame: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    if rng.integers(2):
+        frame, labels = frame[:, ::-1], labels[:, ::-1]
+    if rng.integers(2):
+        frame = frame[..., rng.permutation(3)]
+    return frame, labels
+
+
+def _small_things(maps: np.ndarray, pictures: np.ndarray) -> list[np.ndarray]:
+    """For each label of which there are any, int `(n, 5)`: picture, top, bottom, left, right of up to a third of a side."""
+    most = maps.shape[1] // 3
+    found: dict[int, list[tuple[int, ...]]] = {}
+    for picture in pictures.tolist():
+        for label, place in enumerate(find_objects(maps[picture]), 1):
+            if place is None:
+                continue
+            rows, columns = place
+            if max(rows.stop - rows.start, columns.stop - columns.start) <= most:
+                found.setdefault(label, []).append((picture, rows.start, rows.stop, columns.start, columns.stop))
+    return [np.array(found[label]) for label in sorted(found)]
 
 
 def list_stills(path: str | os.PathLike[str]) -> list[Still]:

@@ -1,8 +1,8 @@
 """
 The runs of the studies: what each starts from, what it trains on, and what differs from the recipe.
 
-All start from one model of single pictures ("stills"), which has GLaMM's place in the paper: its vision tower has learned what
-patches show and all of it captions of single frames, its adapters are closed, and it has seen no video. As in the paper, its
+All start from one model of single pictures ("stills"), which has GLaMM's place in the paper: its encoders have learned what
+the parts of pictures show and all of it captions of single frames, its adapters are closed, and it has seen no video. As in the paper, its
 encoders and its language model then stay frozen; but for the size "tiny", that of `checkpoints/grove-tiny`, in which all of the
 model learns.
 """

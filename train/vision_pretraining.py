@@ -1,11 +1,11 @@
 """
-Before any caption, the vision tower of a new model learns what the patches of single pictures show.
+Before any caption, the two encoders of a new model learn what the patches of single pictures show.
 
     python -m train vision tiny/new --stills world/stills.jsonl --videos world/shapes/videos --output tiny/vision
 
-The paper's vision tower is CLIP, which has seen 400 million pictures with texts. One of random weights that learns from captions
-alone tells colours apart but hardly shapes (`docs/LOG.md`): one word of a sentence is all that speaks of them. Here every patch has
-a label, the head noun of the smallest box over it.
+The paper's vision tower is CLIP, which has seen 400 million pictures with texts, and its grounding encoder is SAM, which has seen a
+billion masks. Those of random weights that learn from captions and a few boxes tell colours apart but hardly shapes
+(`docs/LOG.md`). Here every part of a patch has a label, the head noun of the smallest box over it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
@@ -28,6 +30,7 @@ from dataset_builders.command_line import emit
 from eval.provenance import describe_machine, describe_model, files_fingerprint
 from eval.result_files import write_json
 from modeling_grove import GroveForConditionalGeneration, GroveProcessor
+from modeling_grove.grounding_grove import GroveGroundingEncoder
 from modeling_grove.vision_grove import GroveVisionTower
 
 from .checkpoints import RUN_FILE, checkpoints, claim_run, last_checkpoint, remove_incomplete
@@ -37,50 +40,123 @@ from .running import FOLDERS, RESULTS
 
 logger = logging.getLogger(__name__)
 
-_SCORES = ("eval_loss", "eval_noun_accuracy", "eval_background_accuracy")
+_ENCODERS = ("vision", "grounding")
+_SCORES = (
+    "eval_loss",
+    *(f"eval_{encoder}_{kind}_accuracy" for encoder in _ENCODERS for kind in ("noun", "background")),
+)
+
+
+class PatchReader(nn.Module):
+    """
+    An encoder with a linear layer that says what is in the parts of each of its patches.
+
+    Args:
+        encoder ([`GroveVisionTower`] or [`GroveGroundingEncoder`]): its adapters do not learn.
+        size (`int`): of its features.
+        patch_size (`int`): in pixels.
+        parts (`int`): of a patch in each direction.
+        mean (`Sequence[float]`), std (`Sequence[float]`): of its pictures, on the 0-1 scale.
+        num_labels (`int`): what a part can show.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        encoder: GroveVisionTower | GroveGroundingEncoder,
+        size: int,
+        patch_size: int,
+        parts: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        num_labels: int,
+    ):
+        super().__init__()
+        self.encoder = encoder.requires_grad_(True)
+        self.encoder.adapters.requires_grad_(False)
+        self.patch_size, self.parts = patch_size, parts
+        self.head = nn.Linear(size, parts * parts * num_labels)
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits `(batch_size, parts * rows, parts * rows, num_labels)` for pictures `(batch_size, 3, S, S)`, RGB from 0 to 1."""
+        features = self.encoder(((pictures - self.mean) / self.std)[:, None])[0][:, 0]
+        if features.ndim == 4:  # SAM's are maps
+            features = features.flatten(2).transpose(1, 2)
+        rows = pictures.shape[-1] // self.patch_size
+        grid = self.head(features).view(len(pictures), rows, rows, self.parts, self.parts, -1)
+        return grid.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 class PatchClassifier(nn.Module):
     """
-    A vision tower with a linear layer that gives each patch four labels, one for each of its quarters.
+    The two encoders of a model, each with its own layer that names what pictures show: the vision tower in quarters of its patches,
+    which is what a language model has to know of them, the grounding encoder in sixteenths, from which boxes follow.
 
     Args:
-        tower ([`GroveVisionTower`]): its adapters do not learn.
-        size (`int`): of its features.
+        model ([`GroveForConditionalGeneration`]): whose encoders learn, in place.
+        processor ([`GroveProcessor`]): how its pictures are normalised.
         weights (`torch.Tensor` of shape `(num_labels,)`): of the labels in the loss.
     """
 
     weights: Tensor
 
-    def __init__(self, tower: GroveVisionTower, size: int, weights: Tensor):
+    def __init__(self, model: GroveForConditionalGeneration, processor: GroveProcessor, weights: Tensor):
         super().__init__()
-        self.tower = tower.requires_grad_(True)
-        self.tower.adapters.requires_grad_(False)
-        self.head = nn.Linear(size, 4 * len(weights))
+        vision: Any = model.config.vision_config
+        grounding: Any = model.config.grounding_config
+        pictures = processor.video_processor
+        self.vision = PatchReader(
+            model.model.vision_tower, vision.hidden_size, vision.patch_size, 2, pictures.image_mean, pictures.image_std,
+            len(weights),
+        )  # fmt: skip
+        mean, std = (
+            [value / 255 for value in values]
+            for values in (pictures.grounding_image_mean, pictures.grounding_image_std)
+        )
+        self.grounding = PatchReader(
+            model.model.grounding_encoder, grounding.output_channels, grounding.patch_size, 4, mean, std, len(weights)
+        )
         self.register_buffer("weights", weights, persistent=False)
 
-    def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def forward(self, pictures: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """
         Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, 3, image_size, image_size)`): normalised RGB.
-            labels (`torch.Tensor` of shape `(batch_size, 2 * rows, 2 * rows)`): of the quarters of patches.
+            pictures (`torch.Tensor` of shape `(batch_size, 3, S, S)`): RGB from 0 to 1.
+            labels (`torch.Tensor` of shape `(batch_size, S, S)`): of the pixels; a part has that of its middle.
 
         Returns:
-            `dict`: `loss`, and `logits` `(batch_size, 2 * rows, 2 * rows, num_labels)`.
+            `dict`: `loss`, the sum of both encoders', and their logits `vision` and `grounding`, as [`PatchReader`] gives them.
         """
-        features = self.tower(pixel_values[:, None])[0][:, 0]
-        rows = labels.shape[1] // 2
-        logits = self.head(features).view(len(labels), rows, rows, 2, 2, -1).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 2), labels.flatten(), weight=self.weights)
-        return {"loss": loss, "logits": logits}
+        logits = {"vision": self.vision(pictures), "grounding": self.grounding(pictures)}
+        losses = [
+            nn.functional.cross_entropy(
+                found.flatten(0, 2), _of_parts(labels, found.shape[1]).flatten().long(), weight=self.weights
+            )
+            for found in logits.values()
+        ]
+        return {"loss": losses[0] + losses[1], **logits}
+
+
+def _of_parts(labels: Any, rows: int) -> Any:
+    """Labels `(N, rows, rows)` of the middles of parts, from those of pixels."""
+    side = labels.shape[1] // rows
+    return labels[:, side // 2 :: side, side // 2 :: side]
 
 
 def label_accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of labels that are right: as a mean over the nouns that there are, and where there is nothing."""
-    found, truth = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-    right = {int(label): float((found == label)[truth == label].mean()) for label in np.unique(truth)}
-    nouns = [share for label, share in right.items() if label]
-    return {"noun_accuracy": float(np.mean(nouns)) if nouns else 0.0, "background_accuracy": right.get(0, 0.0)}
+    """For each encoder the share of labels that are right: as a mean over the nouns that there are, and where there is nothing."""
+    scores = {}
+    for encoder, found in zip(_ENCODERS, prediction.predictions, strict=True):
+        truth = _of_parts(np.asarray(prediction.label_ids), found.shape[1])
+        right = {int(label): float((found == label)[truth == label].mean()) for label in np.unique(truth)}
+        nouns = [share for label, share in right.items() if label]
+        scores[f"{encoder}_noun_accuracy"] = float(np.mean(nouns)) if nouns else 0.0
+        scores[f"{encoder}_background_accuracy"] = right.get(0, 0.0)
+    return scores
 
 
 class _Lines(TrainerCallback):
@@ -127,7 +203,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains the vision tower, and writes the whole model."""
+    """Trains the encoders, and writes the whole model."""
     for name in ("steps", "batch_size", "save_steps", "learning_rate"):
         if not (value := getattr(args, name)) > 0:
             raise ValueError(f"--{name.replace('_', '-')}: expected more than 0, got {value}")
@@ -145,11 +221,14 @@ def run(args: argparse.Namespace) -> int:
         model, stills = _checked(args)  # before the folder is claimed: mended stills are other settings
         claim_run(args.output, settings, "--output")
         _train(args, settings, model, stills)
-    for path in checkpoints(args.output).values():  # they are of the tower alone
+    for path in checkpoints(args.output).values():  # they are of the encoders alone
         shutil.rmtree(path)
     results = json.loads((args.output / RESULTS).read_text(encoding="utf-8"))
-    share = results["metrics"]["noun_accuracy"]
-    text = f"{args.output}: knows what {share:.1%} of the pictures' parts show, as a mean over {len(results['nouns'])} nouns"
+    tower, grounding = (results["metrics"][f"{encoder}_noun_accuracy"] for encoder in _ENCODERS)
+    text = (
+        f"{args.output}: the vision tower knows {tower:.1%} of the parts of pictures and the grounding encoder {grounding:.1%}, "
+        f"as a mean over {len(results['nouns'])} nouns"
+    )
     emit({"model": str(args.output), **results["metrics"]}, text, args.json)
     return 0
 
@@ -158,6 +237,13 @@ def _checked(args: argparse.Namespace) -> tuple[GroveForConditionalGeneration, l
     model = GroveForConditionalGeneration.from_pretrained(args.model)
     if model.config.freeze_vision_adapters:
         raise ValueError(f"{args.model}: freeze_vision_adapters is set, so its vision tower runs without gradients")
+    vision: Any = model.config.vision_config
+    grounding: Any = model.config.grounding_config
+    if vision.image_size != grounding.image_size:
+        raise ValueError(
+            f"{args.model}: its vision tower sees {vision.image_size} pixels and its grounding encoder {grounding.image_size}; "
+            "expected the same, so that both learn from the same pictures"
+        )
     stills = list_stills(args.stills)
     nouns, videos = nouns_of(stills), {still.video for still in stills}
     if not nouns or len(videos) < 2:
@@ -174,13 +260,11 @@ def _train(
     remove_incomplete(args.output)
     processor, nouns, test = GroveProcessor.from_pretrained(args.model), nouns_of(stills), held_out(stills)
     vision: Any = model.config.vision_config
-    pictures = processor.video_processor
     frames, maps = read_stills(stills, args.videos, vision.image_size, nouns)
-    options = (vision.patch_size // 2, pictures.image_mean, pictures.image_std)
     learned, tested = np.flatnonzero(~test), np.flatnonzero(test)
     set_seed(args.seed)
     trainer = Trainer(
-        model=PatchClassifier(model.model.vision_tower, vision.hidden_size, label_weights(maps, 1 + len(nouns))),
+        model=PatchClassifier(model, processor, label_weights(maps, 1 + len(nouns))),
         args=TrainingArguments(
             output_dir=str(args.output), seed=args.seed, max_steps=args.steps, per_device_train_batch_size=args.batch_size,
             learning_rate=args.learning_rate, lr_scheduler_type="linear", warmup_steps=min(100, args.steps // 10),
@@ -188,10 +272,10 @@ def _train(
             eval_strategy="steps", eval_steps=500, per_device_eval_batch_size=args.batch_size, report_to="none",
             dataloader_pin_memory=False, remove_unused_columns=False, disable_tqdm=True,
         ),
-        train_dataset=PatchStills(frames, maps, learned, *options, draws=args.steps * args.batch_size, seed=args.seed),
-        eval_dataset=PatchStills(frames, maps, tested, *options),
+        train_dataset=PatchStills(frames, maps, learned, draws=args.steps * args.batch_size, seed=args.seed),
+        eval_dataset=PatchStills(frames, maps, tested),
         compute_metrics=label_accuracy,
-        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+        preprocess_logits_for_metrics=lambda logits, labels: tuple(found.argmax(-1) for found in logits),
         callbacks=[_Lines()],
     )  # fmt: skip
     if trainer.args.n_gpu > 1:
@@ -218,4 +302,4 @@ def _train(
     write_json(args.output / RESULTS, {**results, **describe_machine(str(trainer.args.device), FOLDERS)})
 
 
-__all__ = ["PatchClassifier", "label_accuracy"]
+__all__ = ["PatchClassifier", "PatchReader", "label_accuracy"]

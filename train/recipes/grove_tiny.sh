@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes checkpoints/grove-tiny from nothing: data, a vision tower, a model of stills, noisy pre-training, clean fine-tuning, scores.
+# Makes checkpoints/grove-tiny from nothing: data, encoders, a model of stills, noisy pre-training, clean fine-tuning, scores.
 #
 #   bash train/recipes/grove_tiny.sh [FOLDER]
 #
