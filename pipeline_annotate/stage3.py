@@ -1,0 +1,160 @@
+"""`python -m pipeline_annotate stage3`: boxes of frames get the labels of their clip's caption, and clips become records."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dataset_builders.command_line import emit, progress
+from dataset_builders.reading import read_entries
+from dataset_builders.record import Record, to_record
+
+from .frame_captions import CaptionedClip
+from .phrase_labels import PhraseClassifier, Question, RulesClassifier
+from .phrase_tracks import AS_IN_THE_PAPER, TrackOptions, distinct_phrases, make_tracks
+from .stage2 import read_clips
+from .stage_files import Dropped, StageWriter, summary
+from .video_captions import CaptionedVideo
+
+_AT_ONCE = 32  # clips
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """
+    A clip that is done.
+
+    Args:
+        record (`dict`): as [`~dataset_builders.record`] has it.
+        boxes (`Counter[str]`): what became of the boxes of its frames, see [`~pipeline_annotate.phrase_tracks.make_tracks`].
+    """
+
+    record: Record
+    boxes: Counter[str]
+
+    def to_dict(self) -> Record:
+        """The record."""
+        return self.record
+
+
+def label_clips(
+    pairs: Iterable[tuple[CaptionedClip, CaptionedVideo]],
+    classifier: PhraseClassifier,
+    options: TrackOptions = AS_IN_THE_PAPER,
+    at_once: int = _AT_ONCE,
+) -> Iterator[Annotated | Dropped]:
+    """
+    Records of clips, in their order, or why there is none.
+
+    Args:
+        pairs (`Iterable[tuple[CaptionedClip, CaptionedVideo]]`): of each clip its frames and its caption.
+        classifier ([`PhraseClassifier`]): the back end.
+        options ([`TrackOptions`], *optional*): what is done to tracks; by default as in the paper.
+        at_once (`int`, *optional*, defaults to 32): clips whose phrases the back end is asked about together.
+    """
+    mine = {"stage3": {**classifier.describe(), "tracks": asdict(options)}}
+    some: list[tuple[CaptionedClip, CaptionedVideo]] = []
+    for pair in pairs:
+        some.append(pair)
+        if len(some) == at_once:
+            yield from _labelled(some, classifier, options, mine)
+            some = []
+    yield from _labelled(some, classifier, options, mine)
+
+
+def _labelled(
+    pairs: list[tuple[CaptionedClip, CaptionedVideo]],
+    classifier: PhraseClassifier,
+    options: TrackOptions,
+    provenance: dict[str, Any],
+) -> Iterator[Annotated | Dropped]:
+    questions = [Question(distinct_phrases(clip), tuple(video.caption.phrases)) for clip, video in pairs]
+    answers = classifier.classify(questions) if questions else []
+    for (clip, video), question, answer in zip(pairs, questions, answers, strict=True):
+        labels = dict(zip(question.phrases, answer, strict=True))
+        caption, boxes = make_tracks(clip, video.caption, labels, options)
+        if not any(track.presence.any() for track in caption.tracks):
+            yield Dropped(clip.key, "no_boxes", f"no phrase of {video.caption.caption!r} has a box")
+            continue
+        metadata = {"annotation": {**video.provenance, **provenance}}
+        yield Annotated(to_record(caption, metadata), boxes)
+
+
+def read_pairs(frames: Path, captions: Path) -> Iterator[tuple[CaptionedClip, CaptionedVideo]]:
+    """
+    The clips of both files, in the order of the second, which is that of the first but for clips that stage 2 could not do.
+
+    Raises:
+        `ValueError`: naming the line, if one is none, or if the second file has a clip that the first has not.
+    """
+    clips = read_clips(frames)
+    for entry in read_entries(str(captions)):
+        try:
+            video = CaptionedVideo.from_dict(entry.value)
+        except ValueError as error:
+            raise ValueError(f"{captions}: line {entry.number}: {error}") from None
+        clip = next((clip for clip in clips if clip.key == video.key), None)
+        if clip is None:
+            raise ValueError(f"{captions}: line {entry.number}: {video.key!r} is not in {frames}, or not in this order")
+        yield clip, video
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("frames", type=Path, metavar="FRAMES", help="what stage1 wrote")
+    parser.add_argument("captions", type=Path, metavar="CAPTIONS", help="what stage2 made of it")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL of records to write")
+    add_track_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON line")
+
+
+def add_track_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what makes [`TrackOptions`]."""
+    parser.add_argument(
+        "--min-score", type=float, default=0.0, metavar="X", help="of a box, in [0, 1] (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--reject-outliers", type=float, metavar="IOU",
+        help="drop boxes with less than this IoU with those before and behind, which have it with each other",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fill-gaps", type=int, default=0, metavar="N", help="gaps of up to N frames (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min-frames", type=int, default=1, metavar="N", help="of a phrase's boxes (default: %(default)s)"
+    )
+
+
+def track_options(args: argparse.Namespace) -> TrackOptions:
+    """The options of a command line."""
+    return TrackOptions(args.min_score, args.reject_outliers, args.fill_gaps, args.min_frames)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the records."""
+    options, classifier = track_options(args), RulesClassifier()
+    settings = {
+        "stage3": dict(classifier.describe()),
+        "tracks": asdict(options),
+        "frames": str(args.frames),
+        "captions": str(args.captions),
+    }
+    boxes = Counter[str]()
+    with StageWriter(args.output, settings) as writer:
+        left = (pair for pair in read_pairs(args.frames, args.captions) if pair[0].key not in writer.done)
+        for result in progress(label_clips(left, classifier, options), "labelling boxes"):
+            writer.add([result])
+            if isinstance(result, Annotated):
+                boxes.update(result.boxes)
+    counts = dict(writer.counts)
+    dropped = {name: count for name, count in sorted(boxes.items()) if count}
+    said = "; ".join(f"{count:,} boxes {name}" for name, count in dropped.items())
+    text = f"{args.output}: {summary(counts)}{f' ({said})' if said else ''}"
+    emit({"output": str(args.output), **counts, "boxes": dropped}, text, args.json)
+    return 0
+
+
+__all__ = ["Annotated", "add_track_arguments", "label_clips", "read_pairs", "track_options"]

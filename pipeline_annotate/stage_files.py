@@ -1,0 +1,122 @@
+"""
+What a stage leaves: a JSONL file with one clip a line, one beside it with the clips that it could not do, and counts by reason.
+
+A stage writes `NAME.part.jsonl` line by line and gives it its name at the end, so that a finished file is a whole one. Started
+again, it goes on behind the last whole line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import orjson
+
+from dataset_builders.record import record_key
+
+
+class Dropped(NamedTuple):
+    """
+    A clip that a stage could not do.
+
+    Args:
+        key (`str`): of the clip.
+        reason (`str`): its kind in snake_case, for counting.
+        message (`str`): what was got and what was expected.
+    """
+
+    key: str
+    reason: str
+    message: str
+
+
+def dropped_path(path: Path) -> Path:
+    """The file of the clips that a stage could not do."""
+    return path.with_name(f"{path.stem}.dropped.jsonl")
+
+
+class StageWriter:
+    """
+    Writes a stage's output; a context manager.
+
+    Args:
+        path (`Path`): the JSONL file. It may not exist.
+        settings (`Mapping`): how clips are made; what is half made by other settings is not gone on with.
+
+    Raises:
+        `ValueError`: if the file exists, or a part of it was made by other settings.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]):
+        self.path, self.part = path, path.with_name(f"{path.stem}.part.jsonl")
+        self.dropped_part = dropped_path(self.part)
+        self.settings = json.loads(json.dumps(settings))
+        self.done: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        if path.exists():
+            raise ValueError(f"{path}: is there already; remove it, or give another --output")
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        stamp = self.part.with_suffix(".settings.json")
+        lines = _whole_lines(self.part), _whole_lines(self.dropped_part)
+        if any(lines):
+            made = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else None
+            if made != self.settings:
+                raise ValueError(
+                    f"{self.part}: was made with {made}, now it is {self.settings}; remove it, or give another --output"
+                )
+        stamp.write_text(json.dumps(self.settings), encoding="utf-8")
+        self.done |= {record_key(line) for line in lines[0]} | {line["key"] for line in lines[1]}
+        self.counts["written"] = len(lines[0])
+        self.counts.update(line["reason"] for line in lines[1])
+        self._file, self._dropped = (path.open("ab") for path in (self.part, self.dropped_part))
+        return self
+
+    def add(self, results: Iterable[Any]) -> None:
+        """Writes clips (anything with `to_dict`) and [`Dropped`] ones."""
+        for result in results:
+            if isinstance(result, Dropped):
+                self._dropped.write(orjson.dumps(result._asdict()) + b"\n")
+                self.counts[result.reason] += 1
+            else:
+                self._file.write(orjson.dumps(result.to_dict()) + b"\n")
+                self.counts["written"] += 1
+        self._file.flush()
+        self._dropped.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._dropped.close()
+        if error is None:
+            os.replace(self.dropped_part, dropped_path(self.path))
+            os.replace(self.part, self.path)
+            self.part.with_suffix(".settings.json").unlink()
+
+
+def summary(counts: Mapping[str, int]) -> str:
+    """Counts for people: "12 clips; 1 undecodable_video"."""
+    others = [f"{count:,} {reason}" for reason, count in sorted(counts.items()) if reason != "written" and count]
+    return "; ".join([f"{counts.get('written', 0):,} clips", *others])
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a part; what a killed process left of a line is cut off."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) != len(data):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return [orjson.loads(line) for line in whole.splitlines()]
+
+
+__all__ = ["Dropped", "StageWriter", "dropped_path", "summary"]

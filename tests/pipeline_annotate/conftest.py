@@ -1,0 +1,32 @@
+"""What the tests of annotation share: a spaCy pipeline, and a small world of GroundedShapes."""
+
+from pathlib import Path
+
+import pytest
+
+from dataset_builders.__main__ import main as dataset_command
+from pipeline_annotate.facts import load_spacy
+
+from .spacy_pipeline import train
+
+
+@pytest.fixture(scope="session")
+def spacy_folder(tmp_path_factory) -> Path:
+    """A pipeline with the labels of en_core_web_sm that knows simple captions."""
+    return train(tmp_path_factory.mktemp("spacy") / "captions")
+
+
+@pytest.fixture(scope="session")
+def pipeline(spacy_folder):
+    return load_spacy(str(spacy_folder))
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> Path:
+    """Twelve clips of GroundedShapes with their records and frame captions."""
+    folder = tmp_path_factory.mktemp("annotated") / "shapes"
+    assert (
+        dataset_command(["shapes", "--output", str(folder), "--split", "train=12", "--size", "64x64", "--seed", "3"])
+        == 0
+    )
+    return folder
