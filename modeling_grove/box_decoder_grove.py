@@ -85,25 +85,29 @@ class GroveBoxDecoder(nn.Module):
         encoding = torch.cat([angles.sin(), angles.cos()], dim=-1)
         return encoding.permute(2, 0, 1).unsqueeze(0).to(matrix.dtype)
 
-    def decode_tokens(self, queries: Tensor, features: Tensor) -> Tensor:
+    def attend(self, queries: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
             queries (`torch.Tensor` of shape `(num_rows, C)`): a phrase's query per row.
             features (`torch.Tensor` of shape `(num_rows, C, H, W)`): its frame's features.
 
         Returns:
-            `torch.Tensor` of shape `(num_rows, 1 + num_mask_tokens + 1, C)`: output tokens, the query's last.
+            Output tokens `(num_rows, 1 + num_mask_tokens + 1, C)`, the query's last, and what the frame's features have become.
         """
         prefix = torch.cat([_rows(self.iou_token, queries.device), _rows(self.mask_tokens, queries.device)])
         tokens = torch.cat([prefix.expand(len(queries), -1, -1), queries[:, None]], dim=1)
         keys = features + _rows(self.no_mask_embed, features.device).reshape(1, -1, 1, 1)
-        tokens, _ = self.transformer(
+        tokens, keys = self.transformer(
             point_embeddings=tokens[:, None],
             image_embeddings=keys,
             image_positional_embeddings=self.dense_positional_encoding().to(keys.dtype),
             attention_similarity=None,
         )
-        return tokens[:, 0]
+        return tokens[:, 0], keys[:, 0].transpose(1, 2).unflatten(2, features.shape[-2:])
+
+    def decode_tokens(self, queries: Tensor, features: Tensor) -> Tensor:
+        """The output tokens of [`attend`]."""
+        return self.attend(queries, features)[0]
 
     def _decode_queries(self, queries: Tensor, image_embeds: Tensor, window: Tensor) -> Tensor:
         """

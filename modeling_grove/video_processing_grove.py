@@ -233,8 +233,8 @@ class GroveVideoProcessor(VideoProcessorMixin):
         grounding_scale, grounding_shift = _affine(1 / std, -mean / std, device)
         for row, clip in enumerate(clips):
             frame_mask[row, : len(clip.frames)] = True
-            resized = _shortest_edge_size(clip.height, clip.width, shortest)
-            grounding_height, grounding_width = _longest_edge_size(clip.height, clip.width, side)
+            resized = shortest_edge_size(clip.height, clip.width, shortest)
+            grounding_height, grounding_width = longest_edge_size(clip.height, clip.width, side)
             top, left = (resized[0] - crop.height) // 2, (resized[1] - crop.width) // 2
             step = max(1, min(_CHUNK_FRAMES, _CHUNK_PIXELS // (resized[0] * resized[1])))
             for start in range(0, len(clip.frames), step):
@@ -263,14 +263,14 @@ def _affine(scale: np.ndarray, shift: np.ndarray, device: torch.device) -> tuple
     return scale_tensor, shift_tensor
 
 
-def _shortest_edge_size(height: int, width: int, shortest: int) -> tuple[int, int]:
+def shortest_edge_size(height: int, width: int, shortest: int) -> tuple[int, int]:
     """(height, width) with the shortest side as asked and the other truncated, as CLIP's image processor."""
     short, long = min(height, width), max(height, width)
     other = int(shortest * long / short)
     return (shortest, other) if height <= width else (other, shortest)
 
 
-def _longest_edge_size(height: int, width: int, longest: int) -> tuple[int, int]:
+def longest_edge_size(height: int, width: int, longest: int) -> tuple[int, int]:
     """(height, width) with the longest side as asked and the other rounded half up, as SAM's `ResizeLongestSide`."""
     scale = longest / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))

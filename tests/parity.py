@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import parity_cases
+import parity_glamm
 import parity_parts
 import parity_tables
 from parity_report import RecordedCase, Report
@@ -40,6 +41,7 @@ DIRECTORIES = (
     Kind("training step", ("pred_boxes.b0", "loss", "last_hidden_state"), parity_cases.check_full),
     Kind("generation", ("new_ids", "hidden_concat"), parity_cases.check_generate),
     Kind("dense inference", ("windows", "answer_ids"), parity_cases.check_dense),
+    Kind("GLaMM", ("sam_embeddings", "tf_seg_embeddings"), parity_glamm.check_glamm),
 )
 TABLES = (
     Kind(
@@ -49,6 +51,7 @@ TABLES = (
     ),
     Kind("tokenizer", ("examples", "pretrained_true"), parity_tables.check_tokenizer),
     Kind("sampling", ("by_T", "frame_ids"), parity_tables.check_sampling),
+    Kind("GLaMM's tokenizer", ("by_transformers_version",), parity_glamm.check_tokenization),
     Kind("full-size names", ("total_parameters", "never_used_in_forward"), parity_parts.check_manifest),
 )
 COMPONENTS = {
