@@ -1,6 +1,7 @@
 """
 Grounded captions for videos that nobody has annotated, from the command line.
 
+    python -m pipeline_annotate run videos --captioner glamm:checkpoints/glamm --output annotated
     python -m pipeline_annotate stage1 worlds/videos --captioner shapes:worlds/train.frames.jsonl --output frames.jsonl
     python -m pipeline_annotate stage2 frames.jsonl --output captions.jsonl
     python -m pipeline_annotate stage3 frames.jsonl captions.jsonl --output records.jsonl
@@ -12,6 +13,7 @@ import sys
 from dataset_builders.command_line import run_command
 
 COMMANDS = {
+    "run": ("run_command", "all of it: videos in, shards out, in several processes or on a cluster"),
     "stage1": ("stage1", "caption the frames of videos, with boxes"),
     "stage2": ("stage2", "make one caption for each clip from those of its frames"),
     "stage3": ("stage3", "give boxes of frames the labels of the clip's caption: records"),

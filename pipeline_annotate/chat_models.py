@@ -24,6 +24,8 @@ Conversation = Sequence[Mapping[str, str]]  # messages: role and content
 # httpx's, of whichever version the client of the Hub uses, and what it raises itself.
 _ERRORS: tuple[type[Exception], ...] = (InferenceTimeoutError, OSError, HfHubHTTPError.__mro__[1])
 
+_TOO_MUCH = (400, 413, 422)  # how servers refuse a text that is too long
+
 DEFAULT_MODEL = "meta-llama/Llama-2-7b-chat-hf"  # the paper's is Llama-2 of a size that it does not say
 
 
@@ -78,7 +80,7 @@ class HttpChat:
 
     def answer(self, conversations: Sequence[Conversation]) -> list[str]:
         """
-        The answer to each conversation.
+        The answer to each conversation; of one that is too long for the server, what it says of that.
 
         Raises:
             `ValueError`: if the server does not answer, refuses, or answers something else than a completion.
@@ -99,6 +101,8 @@ class HttpChat:
                 return completion.choices[0].message.content or ""
             except _ERRORS as error:
                 status = getattr(getattr(error, "response", None), "status_code", None)
+                if status in _TOO_MUCH:  # of this conversation, not of the server
+                    return self._said(error, status)
                 passing = status is None or status == 429 or status >= 500
                 if not passing or attempt == self.tries:
                     raise ValueError(

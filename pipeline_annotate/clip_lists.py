@@ -1,5 +1,5 @@
 """
-Which clips are annotated: all videos of a folder, or the rows of a table, cut into windows if they are long.
+Which clips are annotated: all videos of a folder, or the rows of a table, cut into windows if that is asked for.
 
 A table is CSV (with a header), JSONL or Parquet. Its columns are `video` (file, relative to the folder of videos) and, optional,
 `start` and `end` (seconds), `video_id` and `clip_id`; or the fields of records, of which the source frames are taken.
@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import av
 
 from dataset_builders.reading import read_entries
 
@@ -42,7 +44,17 @@ class ClipRequest:
         name = PurePosixPath(self.video_fname)
         if not name.name or name.is_absolute() or ".." in name.parts:
             raise ValueError(f"video: expected a file below the folder of videos, got {self.video_fname!r}")
-        if self.start is not None and not 0 <= self.start < (float("inf") if self.end is None else self.end):
+        try:
+            f"{self.video_id}{self.video_fname}".encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"video: expected a name in UTF-8, got {self.video_fname!r}") from None
+        frames = 0 if self.start_frame is None else self.start_frame, self.end_frame
+        if frames[0] < 0 or (frames[1] is not None and frames[1] < frames[0]):
+            raise ValueError(
+                f"{self.video_fname}: frames {self.start_frame}..{self.end_frame}; expected 0 <= first <= last"
+            )
+        start, end = 0.0 if self.start is None else self.start, float("inf") if self.end is None else self.end
+        if not 0 <= start < end:
             raise ValueError(
                 f"{self.video_fname}: start {self.start}, end {self.end}; expected 0 <= start < end, in seconds"
             )
@@ -67,7 +79,18 @@ def clips_of_folder(folder: Path) -> list[ClipRequest]:
     )
     if not names:
         raise ValueError(f"{folder}: no videos ({', '.join(VIDEO_SUFFIXES)}); expected a folder of them")
-    return [ClipRequest(PurePosixPath(name).with_suffix("").as_posix().replace("/", "-"), 0, name) for name in names]
+    files: dict[str, str] = {}
+    for name in names:
+        if (other := files.setdefault(_video_id(name), name)) != name:
+            raise ValueError(
+                f"{folder}: {other} and {name} would both be {_video_id(name)!r}; give a table with video_id for each"
+            )
+    return [ClipRequest(video_id, 0, name) for video_id, name in files.items()]
+
+
+def _video_id(name: str) -> str:
+    """What a file's video is called where nobody says it."""
+    return PurePosixPath(name).with_suffix("").as_posix().replace("/", "-")
 
 
 def read_table(path: Path) -> list[ClipRequest]:
@@ -89,7 +112,7 @@ def read_table(path: Path) -> list[ClipRequest]:
                     )
                 rows[request.key] = number
                 requests.append(request)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path}: row {number}: {error}") from None
     if not requests:
         raise ValueError(f"{path}: no clips; expected a row for each")
@@ -98,8 +121,13 @@ def read_table(path: Path) -> list[ClipRequest]:
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as file:
-            yield from ({name: value or None for name, value in row.items() if name} for row in csv.DictReader(file))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            try:
+                yield from (
+                    {name: value or None for name, value in row.items() if name} for row in csv.DictReader(file)
+                )
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise ValueError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
     elif path.suffix == ".parquet":
         import pyarrow.parquet
 
@@ -117,7 +145,7 @@ def _requests(row: Mapping[str, Any], counted: dict[str, int]) -> Iterator[ClipR
     if name is None and video_id is None:
         raise ValueError(f"expected a column `video` (or `video_fname`, `video_id`), got {', '.join(row) or 'nothing'}")
     name = f"{video_id}.mp4" if name is None else str(name)
-    video_id = PurePosixPath(name).with_suffix("").as_posix().replace("/", "-") if video_id is None else str(video_id)
+    video_id = _video_id(name) if video_id is None else str(video_id)
     if row.get("clip_start_frame") is not None and row.get("clip_end_frame") is not None:
         frames = int(row["clip_start_frame"]), int(row["clip_end_frame"])
         yield ClipRequest(video_id, _number(row, video_id, counted), name, start_frame=frames[0], end_frame=frames[1])
@@ -139,6 +167,34 @@ def _number(row: Mapping[str, Any], video_id: str, counted: dict[str, int]) -> i
     number = counted.get(video_id, 0) if given is None else int(given)
     counted[video_id] = max(counted.get(video_id, 0), number + 1)
     return number
+
+
+def cut(requests: Sequence[ClipRequest], videos: Path, seconds: float) -> list[ClipRequest]:
+    """
+    Clips cut into windows (see [`windows`]); one whose video cannot be read stays whole, to be dropped with a reason later.
+
+    Raises:
+        `ValueError`: if two would have one key, or a clip is given in frames.
+    """
+    found: dict[str, ClipRequest] = {}
+    for request in requests:
+        duration = video_duration(videos / request.video_fname)
+        for window in [request] if duration is None else windows(request, duration, seconds):
+            if window.key in found:
+                raise ValueError(
+                    f"windows of {seconds} s: two clips would have the key {window.key!r}; give one row a video"
+                )
+            found[window.key] = window
+    return list(found.values())
+
+
+def video_duration(path: Path) -> float | None:
+    """Seconds of a video, by its header; `None` if it cannot be read or does not say."""
+    try:
+        with av.open(str(path.absolute())) as container:
+            return None if container.duration is None else container.duration / av.time_base
+    except (av.FFmpegError, OSError):
+        return None
 
 
 def windows(request: ClipRequest, duration: float, seconds: float, least: float = 1.0) -> list[ClipRequest]:
@@ -172,4 +228,13 @@ def without(requests: Sequence[ClipRequest], held_back: Collection[str]) -> list
     return [request for request in requests if request.video_id not in held_back]
 
 
-__all__ = ["VIDEO_SUFFIXES", "ClipRequest", "clips_of_folder", "read_table", "windows", "without"]
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "ClipRequest",
+    "clips_of_folder",
+    "cut",
+    "read_table",
+    "video_duration",
+    "windows",
+    "without",
+]

@@ -187,6 +187,8 @@ class CaptionedClip:
         """
         if missing := [name for name in (*CLIP_FIELDS, "frames") if clip.get(name) is None]:
             raise ValueError(f"{', '.join(missing)}: missing from the clip's frame captions")
+        if not isinstance(clip.get("provenance") or {}, dict):
+            raise ValueError(f"provenance: expected an object, got {clip['provenance']!r:.60}")
         try:
             frames = tuple(FrameCaption.from_dict(frame) for frame in clip["frames"])
             return cls(

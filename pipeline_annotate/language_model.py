@@ -21,6 +21,7 @@ from .video_captions import ClipFacts, VideoCaption
 
 _FOLDER = Path(__file__).parent / "prompts"
 _NONE = "None"
+_MOST_FRAMES = 40  # eight seconds; Llama-2 reads 4,096 tokens
 
 T = TypeVar("T")
 
@@ -73,6 +74,8 @@ def read_answer(text: str, key: str) -> str:
         raise UnreadableAnswer(f"expected JSON, got {match[0][:200]!r}") from None
     if [*answer] != [key] or not isinstance(answer[key], str) or not answer[key].strip():
         raise UnreadableAnswer(f"expected the single key {key} with a text, got {match[0][:200]!r}")
+    if re.search("[\ud800-\udfff]", answer[key]):
+        raise UnreadableAnswer(f"expected whole characters, got {match[0][:200]!r}")
     return " ".join(answer[key].split())
 
 
@@ -123,15 +126,16 @@ class LanguageModelCaptioner:
 
     def __init__(self, model: ChatModel, whole_captions: bool = False):
         self.model, self.whole_captions = model, whole_captions
+        self.prompt = "video_caption_whole" if whole_captions else "video_caption"
 
     def describe(self) -> dict[str, Any]:
         """Its settings, for provenance."""
-        return {**self.model.describe(), "prompt": prompt("video_caption")[2], "whole_captions": self.whole_captions}
+        return {**self.model.describe(), "prompt": prompt(self.prompt)[2], "whole_captions": self.whole_captions}
 
     def write(self, clips: Sequence[ClipFacts]) -> list[VideoCaption | Dropped]:
         """A caption for each clip, or what was wrong with the answers."""
         asked = [
-            conversation("video_caption", self._question(clip), lambda example: json.dumps(example["facts"]))
+            conversation(self.prompt, self._question(clip), lambda example: json.dumps(example["frames"]))
             for clip in clips
         ]
         answers = ask(self.model, asked, [_read_caption] * len(clips))
@@ -141,9 +145,18 @@ class LanguageModelCaptioner:
         ]
 
     def _question(self, clip: ClipFacts) -> str:
-        if self.whole_captions:
-            return json.dumps([frame.caption for frame in clip.clip.frames], ensure_ascii=False)
-        return json.dumps([[fact.to_list() for fact in frame] for frame in clip.facts], ensure_ascii=False)
+        frames: list[Any] = [frame.caption for frame in clip.clip.frames]
+        if not self.whole_captions:
+            frames = [[fact.to_list() for fact in frame] for frame in clip.facts]
+        return json.dumps(_thinned(frames), ensure_ascii=False)
+
+
+def _thinned(frames: list[Any]) -> list[Any]:
+    """Frames without those that say what the one before said, and of many as many as a prompt should have, evenly."""
+    changed = [frame for number, frame in enumerate(frames) if number == 0 or frame != frames[number - 1]]
+    if len(changed) <= _MOST_FRAMES:
+        return changed
+    return [changed[round(place * (len(changed) - 1) / (_MOST_FRAMES - 1))] for place in range(_MOST_FRAMES)]
 
 
 def _read_caption(answer: str) -> VideoCaption:

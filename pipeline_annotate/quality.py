@@ -209,7 +209,7 @@ def run(args: argparse.Namespace) -> int:
         "rows": rows,
         "seeds": args.seeds,
         "clips": args.clips,
-        "noise": ShapesCaptioner.describe(captioner)["noise"],
+        "noise": captioner.describe()["noise"],
         "spacy": f"{pipeline.meta['lang']}_{pipeline.meta['name']} {pipeline.meta['version']}",
         **describe_machine("cpu", _FOLDERS),
     }

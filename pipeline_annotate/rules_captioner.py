@@ -169,7 +169,7 @@ class RulesCaptioner:
         of_main = [action for action in actions if action.subject == main]
         moving = [action for action in of_main if action.lemma not in _STATES]
         if not any(action.lemma not in _STATES for action in of_main):
-            return [_moved(of_main)] if of_main else []
+            return _moved(of_main)
         chosen = sorted(moving[: self.max_actions], key=lambda action: action.middle)
         if len(chosen) > 1 and chosen[0].object is not None and chosen[0].object == chosen[1].object:
             between = _BETWEEN.get((chosen[0].lemma, chosen[1].lemma))
@@ -190,13 +190,13 @@ class RulesCaptioner:
         return None
 
 
-def _moved(states: Sequence[Action]) -> Action:
-    """What a thing did of which only is said where it was: it moved, and to what it was not at from the first."""
-    places = sorted((action for action in states if action.place is not None), key=lambda action: action.middle)
-    most = states[0]
-    if places and (len(states) > 1 or places[-1].place != most.place):
-        return replace(places[-1], lemma="move")
-    return replace(most, lemma="move") if most.place is None else most
+def _moved(states: Sequence[Action]) -> list[Action]:
+    """What a thing did of which only is said where it was: if that changed it moved, to where it was last."""
+    places = sorted((action for action in states if action.lemma == "be"), key=lambda action: action.middle)
+    if len({action.place for action in places}) < 2:
+        return list(states[:1])
+    last = next((action for action in reversed(places) if action.place is not None), places[-1])
+    return [replace(last, lemma="move")]
 
 
 class _Sentence:

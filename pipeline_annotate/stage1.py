@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dataset_builders.command_line import emit, progress
 
-from .captioners import FrameCaptioner, caption_clips
-from .clip_lists import ClipRequest, clips_of_folder, read_table, without
-from .shapes_captioner import ShapesCaptioner
-from .stage_files import StageWriter, summary
-
-
-def load_captioner(name: str, seed: int = 0) -> FrameCaptioner:
-    """
-    A captioner by name.
-
-    Args:
-        name (`str`): `glamm:MODEL`, a converted checkpoint (folder or Hub id); or `shapes:FILE`, the truth of GroundedShapes with
-            errors.
-        seed (`int`, *optional*, defaults to 0): of what is drawn.
-
-    Raises:
-        `ValueError`: if there is none of that name.
-    """
-    kind, _, rest = name.partition(":")
-    if kind == "shapes" and rest:
-        return ShapesCaptioner(Path(rest), seed=seed)
-    if kind == "glamm" and rest:
-        from .glamm_captioner import GlammCaptioner
-
-        return GlammCaptioner(rest)
-    raise ValueError(
-        f"--captioner: got {name!r}; expected glamm:MODEL, a converted checkpoint, or shapes:FILE, with the `*.frames.jsonl` of a "
-        "folder of GroundedShapes"
-    )
+from .back_ends import StageSettings, add_stage1_arguments, load_captioner, settings_of
+from .captioners import caption_clips
+from .clip_lists import ClipRequest, clips_of_folder, cut, read_table, without
+from .stage_files import StageWriter, check_output, summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,38 +21,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clips", type=Path, metavar="FILE",
         help="table of clips: CSV, JSONL or Parquet with `video` and, optional, `start` and `end` in seconds (default: all videos)",
     )  # fmt: skip
-    parser.add_argument("--captioner", required=True, metavar="NAME", help="glamm:MODEL or shapes:FILE")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL to write, a clip a line")
-    parser.add_argument("--fps", type=float, default=5.0, help="frames a second to caption (default: %(default)s)")
-    parser.add_argument(
-        "--batch-size", type=int, default=16, metavar="N", help="frames at a time (default: %(default)s)"
-    )
+    add_stage1_arguments(parser)
+    parser.add_argument("--window", type=float, metavar="SECONDS", help="cut clips into windows of this length")
     parser.add_argument("--held-back", type=Path, metavar="FILE", help="ids of videos to leave out, one a line")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the captions of frames."""
-    if args.fps <= 0 or args.batch_size < 1 or args.seed < 0:
-        got = f"--fps {args.fps}, --batch-size {args.batch_size}, --seed {args.seed}"
-        raise ValueError(f"{got}; expected more than 0, at least 1 and at least 0")
+    settings = settings_of(args)
     if not args.videos.is_dir():
         raise ValueError(f"{args.videos}: no such folder of videos")
-    requests = requested(args.videos, args.clips, args.held_back)
-    captioner = load_captioner(args.captioner, args.seed)
-    settings: dict[str, Any] = {"stage1": dict(captioner.describe()), "target_fps": args.fps}
-    with StageWriter(args.output, settings) as writer:
-        left = [request for request in requests if request.key not in writer.done]
-        clips = caption_clips(left, args.videos, captioner, target_fps=args.fps, batch_size=args.batch_size)
-        for clip in progress(clips, "captioning frames", len(left)):
-            writer.add([clip])
-    counts = dict(writer.counts)
+    requests = requested(args.videos, args.clips, args.held_back, args.window)
+    counts = write_frames(args.output, requests, args.videos, settings)
     emit({"output": str(args.output), **counts}, f"{args.output}: {summary(counts)}", args.json)
     return 0
 
 
-def requested(videos: Path, table: Path | None, held_back: Path | None) -> list[ClipRequest]:
+def write_frames(
+    output: Path, requests: Sequence[ClipRequest], videos: Path, settings: StageSettings
+) -> dict[str, int]:
+    """
+    Stage 1 of clips, into a file; what is there of it already stays.
+
+    Returns:
+        `dict[str, int]`: clips `written`, and those dropped by reason.
+    """
+    check_output(output)
+    captioner = load_captioner(settings.captioner, settings.seed)
+    listed = hashlib.sha256(repr([str(videos.resolve()), *requests]).encode()).hexdigest()[:16]
+    made = {"stage1": dict(captioner.describe()), "target_fps": settings.fps, "clips": listed}
+    with StageWriter(output, made) as writer:
+        left = [request for request in requests if request.key not in writer.done]
+        clips = caption_clips(left, videos, captioner, target_fps=settings.fps, batch_size=settings.batch_size)
+        for clip in progress(clips, "captioning frames", len(left)):
+            writer.add([clip])
+    return dict(writer.counts)
+
+
+def requested(
+    videos: Path, table: Path | None, held_back: Path | None, window: float | None = None
+) -> list[ClipRequest]:
     """
     The clips that are asked for.
 
@@ -85,11 +71,15 @@ def requested(videos: Path, table: Path | None, held_back: Path | None) -> list[
     """
     requests = clips_of_folder(videos) if table is None else read_table(table)
     if held_back is not None:
-        ids = {*held_back.read_text(encoding="utf-8").split()}
+        ids = {line.strip() for line in held_back.read_text(encoding="utf-8").splitlines() if line.strip()}
         before = len(requests)
         if not (requests := without(requests, ids)):
             raise ValueError(f"--held-back: {held_back} has the videos of all {before} clips; nothing is left")
-    return requests
+    if window is None:
+        return requests
+    if not window > 0:
+        raise ValueError(f"--window: expected a number of seconds above 0, got {window}")
+    return cut(requests, videos, window)
 
 
-__all__ = ["load_captioner", "requested"]
+__all__ = ["requested", "write_frames"]

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dataset_builders.command_line import emit, progress
 from dataset_builders.reading import read_entries
+from eval.provenance import files_fingerprint
 
-from .facts import DEFAULT_SPACY_MODEL, facts_of, load_spacy
+from .back_ends import (
+    StageSettings,
+    add_language_model_argument,
+    add_stage2_arguments,
+    load_pipeline,
+    load_video_captioner,
+    settings_of,
+)
+from .facts import facts_of
 from .frame_captions import CaptionedClip
-from .rules_captioner import RulesCaptioner
-from .stage_files import Dropped, StageWriter, summary
+from .stage_files import Dropped, StageWriter, check_output, summary
 from .video_captions import CaptionChecks, CaptionedVideo, ClipFacts, VideoCaption, VideoCaptioner
 
 _AT_ONCE = 32  # clips
@@ -71,35 +80,37 @@ def read_clips(path: Path) -> Iterator[CaptionedClip]:
             raise ValueError(f"{path}: line {entry.number}: {error}") from None
 
 
+def write_captions(output: Path, frames: Path, settings: StageSettings) -> dict[str, int]:
+    """
+    Stage 2 of a file of stage 1, into a file; what is there of it already stays.
+
+    Returns:
+        `dict[str, int]`: clips `written`, and those dropped by reason.
+    """
+    check_output(output)
+    pipeline, captioner = load_pipeline(settings.spacy), load_video_captioner(settings)
+    made = {"stage2": dict(captioner.describe()), "spacy": settings.spacy, "checks": asdict(settings.checks)}
+    made["frames"] = files_fingerprint([frames])
+    with StageWriter(output, made) as writer:
+        left = (clip for clip in read_clips(frames) if clip.key not in writer.done)
+        for video in progress(caption_videos(left, pipeline, captioner, settings.checks), "captioning clips"):
+            writer.add([video])
+    return dict(writer.counts)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("frames", type=Path, metavar="FILE", help="what stage1 wrote")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL to write, a clip a line")
-    parser.add_argument(
-        "--spacy", default=DEFAULT_SPACY_MODEL, metavar="MODEL", help="package or folder (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-words",
-        type=int,
-        default=CaptionChecks.max_words,
-        metavar="N",
-        help="of a caption (default: %(default)s)",
-    )
-    parser.add_argument("--allow-unknown-things", action="store_true", help="let a caption name what no frame mentions")
+    add_language_model_argument(parser)
+    add_stage2_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the captions of clips."""
-    checks = CaptionChecks(max_words=args.max_words, known_things=not args.allow_unknown_things)
-    pipeline, captioner = load_spacy(args.spacy), RulesCaptioner()
-    settings = {"stage2": captioner.describe(), "spacy": args.spacy, "checks": vars(checks), "frames": str(args.frames)}
-    with StageWriter(args.output, settings) as writer:
-        left = (clip for clip in read_clips(args.frames) if clip.key not in writer.done)
-        for video in progress(caption_videos(left, pipeline, captioner, checks), "captioning clips"):
-            writer.add([video])
-    counts = dict(writer.counts)
+    counts = write_captions(args.output, args.frames, settings_of(args))
     emit({"output": str(args.output), **counts}, f"{args.output}: {summary(counts)}", args.json)
     return 0
 
 
-__all__ = ["caption_videos", "read_clips"]
+__all__ = ["caption_videos", "read_clips", "write_captions"]

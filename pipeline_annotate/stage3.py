@@ -10,14 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builders.command_line import emit, progress
-from dataset_builders.reading import read_entries
-from dataset_builders.record import Record, to_record
+from dataset_builders.reading import read_entries, read_records
+from dataset_builders.record import Record, record_metadata, to_record
+from eval.provenance import files_fingerprint
 
+from .back_ends import (
+    StageSettings,
+    add_language_model_argument,
+    add_stage3_arguments,
+    load_classifier,
+    settings_of,
+)
 from .frame_captions import CaptionedClip
-from .phrase_labels import PhraseClassifier, Question, RulesClassifier
+from .phrase_labels import PhraseClassifier, Question
 from .phrase_tracks import AS_IN_THE_PAPER, TrackOptions, distinct_phrases, make_tracks
 from .stage2 import read_clips
-from .stage_files import Dropped, StageWriter, summary
+from .stage_files import Dropped, StageWriter, check_output, summary
 from .video_captions import CaptionedVideo
 
 _AT_ONCE = 32  # clips
@@ -29,12 +37,11 @@ class Annotated:
     A clip that is done.
 
     Args:
-        record (`dict`): as [`~dataset_builders.record`] has it.
-        boxes (`Counter[str]`): what became of the boxes of its frames, see [`~pipeline_annotate.phrase_tracks.make_tracks`].
+        record (`dict`): as [`~dataset_builders.record`] has it; its metadata say how it was made, and what became of the boxes of
+            its frames (see [`~pipeline_annotate.phrase_tracks.make_tracks`]).
     """
 
     record: Record
-    boxes: Counter[str]
 
     def to_dict(self) -> Record:
         """The record."""
@@ -80,8 +87,8 @@ def _labelled(
         if not any(track.presence.any() for track in caption.tracks):
             yield Dropped(clip.key, "no_boxes", f"no phrase of {video.caption.caption!r} has a box")
             continue
-        metadata = {"annotation": {**video.provenance, **provenance}}
-        yield Annotated(to_record(caption, metadata), boxes)
+        counts = {name: count for name, count in sorted(boxes.items()) if count}
+        yield Annotated(to_record(caption, {"annotation": {**video.provenance, **provenance, "boxes": counts}}))
 
 
 def read_pairs(frames: Path, captions: Path) -> Iterator[tuple[CaptionedClip, CaptionedVideo]]:
@@ -107,54 +114,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("frames", type=Path, metavar="FRAMES", help="what stage1 wrote")
     parser.add_argument("captions", type=Path, metavar="CAPTIONS", help="what stage2 made of it")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL of records to write")
-    add_track_arguments(parser)
+    add_language_model_argument(parser)
+    add_stage3_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line")
 
 
-def add_track_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what makes [`TrackOptions`]."""
-    parser.add_argument(
-        "--min-score", type=float, default=0.0, metavar="X", help="of a box, in [0, 1] (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--reject-outliers", type=float, metavar="IOU",
-        help="drop boxes with less than this IoU with those before and behind, which have it with each other",
-    )  # fmt: skip
-    parser.add_argument(
-        "--fill-gaps", type=int, default=0, metavar="N", help="gaps of up to N frames (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--min-frames", type=int, default=1, metavar="N", help="of a phrase's boxes (default: %(default)s)"
-    )
+def write_records(output: Path, frames: Path, captions: Path, settings: StageSettings) -> dict[str, int]:
+    """
+    Stage 3 of files of stages 1 and 2, into a file; what is there of it already stays.
+
+    Returns:
+        `dict[str, int]`: clips `written`, and those dropped by reason.
+    """
+    check_output(output)
+    classifier = load_classifier(settings)
+    made = {"stage3": dict(classifier.describe()), "tracks": asdict(settings.tracks)}
+    made["inputs"] = {"frames": files_fingerprint([frames]), "captions": files_fingerprint([captions])}
+    with StageWriter(output, made) as writer:
+        left = (pair for pair in read_pairs(frames, captions) if pair[0].key not in writer.done)
+        for result in progress(label_clips(left, classifier, settings.tracks), "labelling boxes"):
+            writer.add([result])
+    return dict(writer.counts)
 
 
-def track_options(args: argparse.Namespace) -> TrackOptions:
-    """The options of a command line."""
-    return TrackOptions(args.min_score, args.reject_outliers, args.fill_gaps, args.min_frames)
+def box_counts(records: Path) -> Counter[str]:
+    """What became of the boxes of frames, over all records of a file."""
+    counts = Counter[str]()
+    for record in read_records(str(records)):
+        counts.update(record_metadata(record)["annotation"]["boxes"])
+    return counts
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the records."""
-    options, classifier = track_options(args), RulesClassifier()
-    settings = {
-        "stage3": dict(classifier.describe()),
-        "tracks": asdict(options),
-        "frames": str(args.frames),
-        "captions": str(args.captions),
-    }
-    boxes = Counter[str]()
-    with StageWriter(args.output, settings) as writer:
-        left = (pair for pair in read_pairs(args.frames, args.captions) if pair[0].key not in writer.done)
-        for result in progress(label_clips(left, classifier, options), "labelling boxes"):
-            writer.add([result])
-            if isinstance(result, Annotated):
-                boxes.update(result.boxes)
-    counts = dict(writer.counts)
-    dropped = {name: count for name, count in sorted(boxes.items()) if count}
+    counts = write_records(args.output, args.frames, args.captions, settings_of(args))
+    dropped = dict(sorted(box_counts(args.output).items()))
     said = "; ".join(f"{count:,} boxes {name}" for name, count in dropped.items())
     text = f"{args.output}: {summary(counts)}{f' ({said})' if said else ''}"
     emit({"output": str(args.output), **counts, "boxes": dropped}, text, args.json)
     return 0
 
 
-__all__ = ["Annotated", "add_track_arguments", "label_clips", "read_pairs", "track_options"]
+__all__ = ["Annotated", "box_counts", "label_clips", "read_pairs", "write_records"]

@@ -7,6 +7,7 @@ again, it goes on behind the last whole line.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections import Counter
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple, Self
 import orjson
 
 from dataset_builders.record import record_key
+from modeling_grove.grounded_caption import atomic_path
 
 
 class Dropped(NamedTuple):
@@ -42,41 +44,55 @@ def dropped_path(path: Path) -> Path:
 
 class StageWriter:
     """
-    Writes a stage's output; a context manager.
+    Writes a stage's output; a context manager. Only one at a time can have a file.
 
     Args:
         path (`Path`): the JSONL file. It may not exist.
-        settings (`Mapping`): how clips are made; what is half made by other settings is not gone on with.
+        settings (`Mapping`): how clips are made, and of what; what is half made by other settings is not gone on with.
 
     Raises:
-        `ValueError`: if the file exists, or a part of it was made by other settings.
+        `ValueError`: if the file exists or is no `.jsonl`, another process writes it, or a part of it was made by other settings.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]):
+        check_output(path)
         self.path, self.part = path, path.with_name(f"{path.stem}.part.jsonl")
         self.dropped_part = dropped_path(self.part)
         self.settings = json.loads(json.dumps(settings))
         self.done: set[str] = set()
         self.counts: Counter[str] = Counter()
-        if path.exists():
-            raise ValueError(f"{path}: is there already; remove it, or give another --output")
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        stamp = self.part.with_suffix(".settings.json")
+        self._lock = self.part.with_suffix(".lock").open("w")
+        try:
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _open(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"{self.path}: another process is writing it; wait for it, or end it") from None
+        finished, stamp = dropped_path(self.path), self.part.with_suffix(".settings.json")
+        if finished.exists() and not self.dropped_part.exists():  # killed between the two renames
+            os.replace(finished, self.dropped_part)
         lines = _whole_lines(self.part), _whole_lines(self.dropped_part)
-        if any(lines):
-            made = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else None
-            if made != self.settings:
-                raise ValueError(
-                    f"{self.part}: was made with {made}, now it is {self.settings}; remove it, or give another --output"
-                )
-        stamp.write_text(json.dumps(self.settings), encoding="utf-8")
+        made = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else {}
+        if made != self.settings:
+            if any(lines):
+                changed = sorted(name for name in self.settings if made.get(name) != self.settings[name])
+                said = f"was made with other {', '.join(changed)}"
+                raise ValueError(f"{self.part}: {said}; remove it, or give another --output")
+            with atomic_path(stamp) as temporary:
+                temporary.write_text(json.dumps(self.settings), encoding="utf-8")
         self.done |= {record_key(line) for line in lines[0]} | {line["key"] for line in lines[1]}
         self.counts["written"] = len(lines[0])
         self.counts.update(line["reason"] for line in lines[1])
         self._file, self._dropped = (path.open("ab") for path in (self.part, self.dropped_part))
-        return self
 
     def add(self, results: Iterable[Any]) -> None:
         """Writes clips (anything with `to_dict`) and [`Dropped`] ones."""
@@ -99,6 +115,19 @@ class StageWriter:
             os.replace(self.dropped_part, dropped_path(self.path))
             os.replace(self.part, self.path)
             self.part.with_suffix(".settings.json").unlink()
+            self.part.with_suffix(".lock").unlink()
+        self._lock.close()
+
+
+def check_output(path: Path) -> None:
+    """
+    Raises:
+        `ValueError`: if a stage cannot write to a file: it exists, or has another suffix than `.jsonl`.
+    """
+    if path.suffix != ".jsonl":
+        raise ValueError(f"{path}: expected a file that ends with .jsonl")
+    if path.exists():
+        raise ValueError(f"{path}: is there already; remove it, or give another --output")
 
 
 def summary(counts: Mapping[str, int]) -> str:
@@ -119,4 +148,4 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in whole.splitlines()]
 
 
-__all__ = ["Dropped", "StageWriter", "dropped_path", "summary"]
+__all__ = ["Dropped", "StageWriter", "check_output", "dropped_path", "summary"]

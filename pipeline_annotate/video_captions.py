@@ -102,6 +102,11 @@ class CaptionChecks:
     max_phrases: int = 8
     known_things: bool = True
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_words <= self.max_words or self.max_phrases < 1:
+            got = f"min_words {self.min_words}, max_words {self.max_words}, max_phrases {self.max_phrases}"
+            raise ValueError(f"{got}; expected 1 <= min_words <= max_words, and at least 1 phrase")
+
     def check(self, caption: VideoCaption, clip: CaptionedClip) -> Dropped | None:
         """What is wrong with a caption of a clip, if anything is."""
         words = len(caption.caption.split())
@@ -170,6 +175,9 @@ class CaptionedVideo:
         """
         if missing := [name for name in (*CLIP_FIELDS, "tagged_caption") if line.get(name) is None]:
             raise ValueError(f"{', '.join(missing)}: missing from the clip's caption")
+        for name, kind in (("tagged_caption", str), ("provenance", dict)):
+            if not isinstance(line.get(name) or kind(), kind):
+                raise ValueError(f"{name}: expected {kind.__name__}, got {line[name]!r:.60}")
         clip = {name: line[name] for name in CLIP_FIELDS}
         return cls(clip, VideoCaption.from_tagged(line["tagged_caption"]), provenance=line.get("provenance") or {})
 

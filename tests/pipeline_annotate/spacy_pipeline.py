@@ -168,6 +168,7 @@ def train(folder: Path, captions: int = 500, rounds: int = 12, seed: int = 0) ->
         for batch in spacy.util.minibatch(examples, 32):
             pipeline.update(batch, sgd=optimizer)
     pipeline.meta["name"] = "test_captions"
+    folder.parent.mkdir(parents=True, exist_ok=True)
     pipeline.to_disk(folder)
     return folder
 

@@ -71,6 +71,12 @@ def test_what_does_not_pass_is_one_line(script, message, requests):
         assert server.url in str(error.value) and "\n" not in str(error.value) and len(server.requests) == requests
 
 
+def test_a_conversation_that_is_too_long_is_not_the_end_of_the_others():
+    with chat_server("yes", 400, "no") as server:
+        first, refused, third = chat(server, at_once=1).answer([HELLO] * 3)
+        assert (first, third) == ("yes", "no") and refused.startswith("status 400")
+
+
 def test_a_server_that_is_not_there():
     with chat_server("x") as server:
         url = server.url

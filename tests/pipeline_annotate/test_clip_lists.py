@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pipeline_annotate.clip_lists import ClipRequest, clips_of_folder, read_table, windows, without
+from pipeline_annotate.clip_lists import ClipRequest, clips_of_folder, cut, read_table, windows, without
 
 
 def test_all_videos_of_a_folder_in_the_order_of_their_names(tmp_path):
@@ -22,6 +22,9 @@ def test_all_videos_of_a_folder_in_the_order_of_their_names(tmp_path):
     ]
     with pytest.raises(ValueError, match="no videos"):
         clips_of_folder(tmp_path / "nowhere")
+    (tmp_path / "b.webm").touch()
+    with pytest.raises(ValueError, match=r"b.mp4 and b.webm would both be 'b'"):
+        clips_of_folder(tmp_path)
 
 
 ROWS = [
@@ -80,6 +83,8 @@ def test_records_give_their_frames_and_howtocaption_its_lists(tmp_path):
             [{"video": "a.mp4", "clip_id": 1}, {"video": "a.mp4", "clip_id": 1}],
             "row 2: the key 'a_1' is row 1's already",
         ),
+        ([{"video": "a.mp4", "end": -1}], "row 1: a.mp4: start None, end -1.0"),
+        ([{"video": "a.mp4", "clip_start_frame": 5, "clip_end_frame": 2}], "row 1: a.mp4: frames 5..2"),
         ([{"title": "a"}], "row 1: expected a column `video` (or `video_fname`, `video_id`), got title"),
         ([{"video": "a.mp4", "start": [1, 2], "end": [3]}], "row 1: a: start has 2 entries; expected as many in end"),
         ([], "no clips"),
@@ -103,6 +108,15 @@ def test_windows_of_one_length_with_the_rest():
     assert [(clip.clip_id, clip.start, clip.end) for clip in part] == [(3, 4, 8), (4, 8, 12)]
     with pytest.raises(ValueError, match="windows of 0 s"):
         windows(whole, 10, 0)
+
+
+def test_clips_are_cut_by_what_their_videos_say_of_their_length(shapes):
+    name = next((shapes / "videos").iterdir()).name
+    asked = [ClipRequest("v", 0, name), ClipRequest("gone", 0, "gone.mp4")]
+    found = cut(asked, shapes / "videos", 1.5)  # of four seconds
+    assert [(clip.key, clip.start) for clip in found] == [("v_0", 0), ("v_1", 1.5), ("v_2", 3.0), ("gone_0", None)]
+    with pytest.raises(ValueError, match="two clips would have the key 'v_1'"):
+        cut([asked[0], ClipRequest("v", 1, name)], shapes / "videos", 1.5)
 
 
 def test_what_is_held_back_is_left_out():

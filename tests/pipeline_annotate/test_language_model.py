@@ -32,7 +32,7 @@ class Canned:
 
 
 def test_prompts_have_as_many_examples_as_the_papers_and_a_hash():
-    for name, count in (("video_caption", 2), ("phrase_label", 5)):
+    for name, count in (("video_caption", 2), ("video_caption_whole", 2), ("phrase_label", 5)):
         text, examples, digest = prompt(name)
         assert len(examples) == count and len(digest) == 16 and "JSON object" in text
     key, label = prompt("video_caption")[1][0]["answer"], prompt("phrase_label")[1][0]
@@ -62,6 +62,17 @@ def test_whole_captions_instead_of_facts():
     )
 
 
+def test_frames_that_say_the_same_are_asked_about_once_and_of_many_some():
+    model = Canned(*['{"CAPTION": "<p>A man</p> waves."}'] * 2)
+    same = clip(*["<p>a man</p>"] * 3)
+    many = clip(*["<p>a man</p>"] * 100)
+    said = [(f"man: hold: cup {number}",) for number in range(100)]
+    LanguageModelCaptioner(model).write([facts(same, *[("man: wave:",)] * 3), facts(many, *said)])
+    first, second = (json.loads(messages[-1]["content"]) for messages in model.asked)
+    assert first == [[["man", "waveing"]]] and len(second) == 40
+    assert second[0][0][2] == "cup 0" and second[-1][0][2] == "cup 99"
+
+
 def test_what_cannot_be_read_is_asked_for_once_more_and_then_set_aside():
     good = '{"CAPTION": "<p>A man</p> waves."}'
     model = Canned("I cannot see the video.", good, '{"CAPTION": "<p>A man waves."}', good, '{"CAPTION": "A man')
@@ -86,6 +97,7 @@ def test_what_cannot_be_read_is_asked_for_once_more_and_then_set_aside():
         ('{"CAPTION": ["a"]}', "the single key CAPTION"),
         ('{"CAPTION": "a", "WHY": "b"}', "the single key CAPTION"),
         ('{"TITLE": "a"}', "the single key CAPTION"),
+        ('{"CAPTION": "a \\ud83d"}', "whole characters"),
     ],
 )
 def test_answers_are_read_strictly(answer, message):

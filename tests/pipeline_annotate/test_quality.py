@@ -80,7 +80,7 @@ def test_three_stages_are_better_than_frames_alone(spacy_folder, tmp_path, capsy
     assert full > 1.3 * frames and consistent[1] > consistent[0] + 5
     document = (tmp_path / "quality.md").read_text(encoding="utf-8")
     assert (
-        "| all three stages |" in document
+        "| all three stages " in document
         and "16 clips" in document
         and json.loads((tmp_path / "quality.json").read_text())
     )

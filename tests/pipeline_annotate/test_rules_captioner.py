@@ -52,6 +52,13 @@ def test_without_people_what_changes_its_place_moves():
     assert written(whole, *[()] * 6) == "<p>An orange sofa</p> is seen."
 
 
+def test_what_stays_where_it_is_does_not_move():
+    whole = clip(*["<p>a man</p> and <p>a hat</p>"] * 4)
+    assert written(whole, *[("man: wear: hat",)] * 4) == "<p>A man</p> wears <p>a hat</p>."
+    assert written(whole, *[("man: sit:",)] * 4) == "<p>A man</p> sits."
+    assert written(whole, *[("man: be: : in hat", "man: wear: hat")] * 4) == "<p>A man</p> is in <p>a hat</p>."
+
+
 def test_another_one_comes_after_while():
     whole = clip(*["<p>a man</p>, <p>a box</p> and <p>a woman</p>"] * 4)
     both = ("man: push: box", "woman: wave:")

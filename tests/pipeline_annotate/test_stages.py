@@ -1,5 +1,6 @@
 """The three commands, one after the other: records that validate, resume, and bad input in one line."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from dataset_builders.reading import read_records
 from dataset_builders.record import from_record, record_key, record_metadata
 from eval.__main__ import main as eval_command
 from pipeline_annotate.__main__ import main
+from pipeline_annotate.clip_lists import read_table
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,12 @@ def test_a_stage_that_was_stopped_goes_on_and_gives_the_same_bytes(stages, shape
     part.write_bytes(whole[: whole.find(b"\n", len(whole) // 2) + 30])  # some clips, and the beginning of one
     line = ["stage1", str(shapes / "videos"), "--clips", str(shapes / "train.jsonl"), "--captioner",
             f"shapes:{shapes / 'train.frames.jsonl'}", "--output", str(tmp_path / "frames.jsonl")]  # fmt: skip
-    made = json.loads(whole.splitlines()[0])["provenance"]
+    assert main([*line, "--fps", "2"]) == 2  # without a stamp nobody knows what they were made with
+    assert "give another --output" in capsys.readouterr().err
+    listed = hashlib.sha256(
+        repr([str((shapes / "videos").resolve()), *read_table(shapes / "train.jsonl")]).encode()
+    ).hexdigest()
+    made = json.loads(whole.splitlines()[0])["provenance"] | {"clips": listed[:16]}
     settings.write_text(json.dumps(made), encoding="utf-8")
     assert main([*line, "--seed", "1"]) == 2
     assert "give another --output" in capsys.readouterr().err
@@ -110,12 +117,22 @@ def test_clips_without_a_caption_or_boxes_are_counted(stages, spacy_folder, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["stage1", "nowhere", "--captioner", "shapes:x", "--output", "o"], "nowhere: no such folder of videos"),
-        (["stage1", ".", "--captioner", "glamm", "--output", "o"], "--captioner: got 'glamm'; expected"),
-        (["stage1", ".", "--captioner", "shapes:x", "--fps", "0", "--output", "o"], "--fps 0.0"),
-        (["stage2", "nowhere.jsonl", "--spacy", "nothing", "--output", "o"], "python -m spacy download nothing"),
+        (["stage1", "nowhere", "--captioner", "shapes:x", "--output", "o.jsonl"], "nowhere: no such folder of videos"),
+        (["stage1", ".", "--captioner", "glamm", "--output", "o.jsonl"], "--captioner: got 'glamm'; expected"),
+        (["stage1", ".", "--captioner", "shapes:x", "--fps", "0", "--output", "o.jsonl"], "--fps 0.0"),
         (
-            ["stage3", "nowhere.jsonl", "nowhere.jsonl", "--fill-gaps", "-1", "--output", "o"],
+            ["stage1", ".", "--captioner", "shapes:x", "--output", "o.json"],
+            "o.json: expected a file that ends with .jsonl",
+        ),
+        (["stage1", ".", "--captioner", "", "--output", "o.jsonl"], "--captioner: got ''"),
+        (["stage1", ".", "--captioner", "shapes:x", "--fps", "nan", "--output", "o.jsonl"], "--fps nan"),
+        (["stage1", ".", "--captioner", "shapes:x", "--window", "0", "--output", "o.jsonl"], "--window: expected"),
+        (["stage2", "nowhere.jsonl", "--max-words", "-1", "--output", "o.jsonl"], "max_words -1"),
+        (["stage2", "nowhere.jsonl", "--whole-captions", "--output", "o.jsonl"], "--whole-captions: the rules"),
+        (["stage3", "nowhere.jsonl", "x.jsonl", "--by-likelihood", "--output", "o.jsonl"], "--by-likelihood: only"),
+        (["stage2", "nowhere.jsonl", "--spacy", "nothing", "--output", "o.jsonl"], "python -m spacy download nothing"),
+        (
+            ["stage3", "nowhere.jsonl", "nowhere.jsonl", "--fill-gaps", "-1", "--output", "o.jsonl"],
             "fill_gaps: expected at least 0",
         ),
     ],

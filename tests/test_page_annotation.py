@@ -1,0 +1,21 @@
+"""`docs/annotation.md` runs as printed."""
+
+import json
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.documentation import command_blocks, run_block
+
+
+@pytest.mark.slow
+def test_the_page_on_annotation_runs_as_printed(tmp_path):
+    blocks = command_blocks((ROOT / "docs" / "annotation.md").read_text(encoding="utf-8"))
+    assert len(blocks) >= 4
+    for block in blocks:
+        run_block(*block, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+    stages, whole = tmp_path / "outputs" / "records.jsonl", tmp_path / "outputs" / "annotated"
+    assert stages.read_bytes() == (whole / "records.jsonl").read_bytes()
+    assert json.loads((whole / "stats.json").read_text(encoding="utf-8"))["clips"]["annotated"] >= 11
+    assert list((tmp_path / "outputs" / "preview").glob("*.png"))
