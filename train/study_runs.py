@@ -1,10 +1,10 @@
 """
 The runs of the studies: what each starts from, what it trains on, and what differs from the recipe.
 
-All start from one model of single pictures ("stills"), which has GLaMM's place in the paper: its encoders have learned what
-the parts of pictures show and all of it captions of single frames, its adapters are closed, and it has seen no video. As in the paper, its
-encoders and its language model then stay frozen; but for the size "tiny", that of `checkpoints/grove-tiny`, in which all of the
-model learns.
+All start from one model of single pictures ("stills"), which has GLaMM's place in the paper: its encoders have learned what the
+parts of pictures show and all of it captions of single frames, its adapters are closed, and it has seen no video. As in the paper,
+its encoders and its language model then stay frozen; but for the size "tiny", that of `checkpoints/grove-tiny`, in which all of
+the model learns.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class StudySizes:
 
 
 SIZES = {
-    "small": StudySizes(6000, (240, 1200, 6000), 480, 200, 16, 3000, 1500, 600, 200),
+    "small": StudySizes(6000, (240, 1200, 6000), 480, 200, 16, 3500, 1500, 600, 200),
     # What the recipes and `grove_tiny.sh` say.
-    "tiny": StudySizes(9000, (360, 1800, 9000), 8000, 300, 16, 3000, 1500, 600, 1200, "full"),
+    "tiny": StudySizes(9000, (360, 1800, 9000), 8000, 300, 16, 3500, 1500, 600, 1500, "full"),
     # Every command with next to nothing, to see that it works.
     "smoke": StudySizes(8, (4, 8, 12), 4, 2, 2, 2, 2, 2, 2),
 }

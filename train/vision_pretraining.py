@@ -188,7 +188,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stills", type=Path, required=True, metavar="FILE", help="JSONL of single frames with boxes")
     parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="their videos")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the run and the new model")
-    parser.add_argument("--steps", type=int, default=3000, metavar="N", help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3500, metavar="N", help="optimizer steps (default: %(default)s)")
     parser.add_argument(
         "--batch-size", type=int, default=64, metavar="N", help="pictures of a step (default: %(default)s)"
     )
@@ -207,6 +207,8 @@ def run(args: argparse.Namespace) -> int:
     for name in ("steps", "batch_size", "save_steps", "learning_rate"):
         if not (value := getattr(args, name)) > 0:
             raise ValueError(f"--{name.replace('_', '-')}: expected more than 0, got {value}")
+    if args.seed < 0:
+        raise ValueError(f"--seed: expected at least 0, got {args.seed}")
     settings = {
         "stage": "vision",
         "start": describe_model(str(args.model)),
@@ -244,6 +246,11 @@ def _checked(args: argparse.Namespace) -> tuple[GroveForConditionalGeneration, l
             f"{args.model}: its vision tower sees {vision.image_size} pixels and its grounding encoder {grounding.image_size}; "
             "expected the same, so that both learn from the same pictures"
         )
+    for name, size, parts in (("vision", vision.patch_size, 2), ("grounding", grounding.patch_size, 4)):
+        if size % parts:
+            raise ValueError(
+                f"{args.model}: patches of {size} pixels in its {name} encoder; expected a multiple of {parts}"
+            )
     stills = list_stills(args.stills)
     nouns, videos = nouns_of(stills), {still.video for still in stills}
     if not nouns or len(videos) < 2:

@@ -58,7 +58,7 @@ def test_the_size_of_grove_tiny_is_what_its_recipes_say():
     ]
     assert f"--pretraining {most} --finetuning {sizes.finetuning}\n" in script and f"shapes:7:{sizes.test} " in script
     assert sizes.stills == most and f"noisy-{most}" in script and "--steps" not in script
-    assert sizes.vision_steps == 3000  # the command's default
+    assert sizes.vision_steps == 3500  # the command's default
 
 
 def test_a_difference_has_to_be_larger_than_the_spread():
