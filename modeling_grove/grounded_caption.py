@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .text_grove import Span, locate_phrases, read_tagged_caption
+from .text_grove import Span, locate_phrases, read_tagged_caption, tag_spans
 
 # The clip's own fields.
 _TEXTS, _INTEGERS = ("video_id", "video_fname"), ("clip_id", "width", "height", "clip_start_frame", "clip_end_frame")
@@ -225,11 +225,7 @@ class GroundedCaption:
     @property
     def tagged_caption(self) -> str:
         """The caption with `<p>` and `</p>` around every phrase."""
-        text, cursor = [], 0
-        for start, end in self.spans:
-            text += [self.caption[cursor:start], "<p>", self.caption[start:end], "</p>"]
-            cursor = end
-        return "".join(text) + self.caption[cursor:]
+        return tag_spans(self.caption, self.spans)
 
     def merged(self) -> GroundedCaption:
         """The processed form: one track a phrase, in caption order.

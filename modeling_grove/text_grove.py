@@ -9,7 +9,7 @@ original's own text handling, defects included, is in `original_text_grove.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -169,6 +169,13 @@ def read_tagged_caption(tagged_caption: str) -> tuple[str, list[Phrase]]:
     if opened:
         raise ValueError(f"unclosed <p> in tagged caption {tagged_caption!r}")
     return caption + text[position:], phrases
+
+
+def tag_spans(caption: str, spans: Iterable[Span]) -> str:
+    """The caption with `<p>` and `</p>` around its spans, which do not overlap: what `read_tagged_caption` reads."""
+    for start, end in sorted(spans, reverse=True):
+        caption = f"{caption[:start]}{PHRASE_START_TOKEN}{caption[start:end]}{PHRASE_END_TOKEN}{caption[end:]}"
+    return caption
 
 
 def find_phrase_spans(caption: str, tagged_caption: str, phrases: Sequence[str]) -> list[Span]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
+
+from .stage_files import in_batches
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +186,7 @@ class TransformersChat:
     def answer(self, conversations: Sequence[Conversation]) -> list[str]:
         """The answer to each conversation."""
         answers: list[str] = []
-        for prompts in _parts(self._prompts(conversations), self.batch_size):
+        for prompts in in_batches(self._prompts(conversations), self.batch_size):
             inputs = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(
                 self.model.device
             )
@@ -211,7 +213,7 @@ class TransformersChat:
             for answer in allowed
         ]
         values: list[float] = []
-        for part in _parts(rows, self.batch_size):
+        for part in in_batches(rows, self.batch_size):
             values += self._likelihoods(part)
         counted = iter(values)
         return [[next(counted) for _ in allowed] for allowed in answers]
@@ -233,11 +235,6 @@ class TransformersChat:
         ).logits.float()
         scores = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None].to(device))[..., 0].cpu()
         return [float(scores[row, -len(second) :].sum()) for row, second in enumerate(said)]
-
-
-def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 __all__ = ["DEFAULT_MODEL", "ChatModel", "Conversation", "HttpChat", "TransformersChat"]

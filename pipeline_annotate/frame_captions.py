@@ -16,14 +16,14 @@ On disk a clip is a JSON object, one a line. Its own fields have the names that 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from dataset_builders.record import record_key
-from modeling_grove.text_grove import locate_phrases
+from modeling_grove.text_grove import locate_phrases, tag_spans
 
 CLIP_FIELDS = ("video_id", "clip_id", "video_fname", "fps", "width", "height", "clip_start_frame", "clip_end_frame")
 
@@ -88,7 +88,7 @@ class FrameCaption:
     @property
     def tagged_caption(self) -> str:
         """The caption with `<p>` and `</p>` around every phrase."""
-        return tagged(self.caption, [phrase.span for phrase in self.phrases])
+        return tag_spans(self.caption, [phrase.span for phrase in self.phrases])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, as the module says."""
@@ -198,11 +198,4 @@ class CaptionedClip:
             raise ValueError(f"not frame captions ({type(error).__name__}: {error})") from error
 
 
-def tagged(caption: str, spans: Sequence[tuple[int, int]]) -> str:
-    """The caption with `<p>` and `</p>` around its spans, which do not overlap."""
-    for start, end in sorted(spans, reverse=True):
-        caption = f"{caption[:start]}<p>{caption[start:end]}</p>{caption[end:]}"
-    return caption
-
-
-__all__ = ["CLIP_FIELDS", "CaptionedClip", "FrameCaption", "FramePhrase", "tagged"]
+__all__ = ["CLIP_FIELDS", "CaptionedClip", "FrameCaption", "FramePhrase"]

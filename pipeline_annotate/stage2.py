@@ -22,7 +22,7 @@ from .back_ends import (
 )
 from .facts import facts_of
 from .frame_captions import CaptionedClip
-from .stage_files import Dropped, StageWriter, check_output, summary
+from .stage_files import Dropped, StageWriter, check_output, in_batches, summary
 from .video_captions import CaptionChecks, CaptionedVideo, ClipFacts, VideoCaption, VideoCaptioner
 
 _AT_ONCE = 32  # clips
@@ -42,7 +42,7 @@ def caption_videos(
     """
     meta = pipeline.meta
     mine = {"stage2": {**captioner.describe(), "spacy": f"{meta['lang']}_{meta['name']} {meta['version']}"}}
-    for some in _in_batches(clips):
+    for some in in_batches(clips, _AT_ONCE):
         captions = [frame.caption for clip in some for frame in clip.frames]
         found = facts_of(captions, pipeline)
         facts = [ClipFacts(clip, tuple(tuple(next(found)) for _ in clip.frames)) for clip in some]
@@ -53,17 +53,6 @@ def caption_videos(
                 yield bad
             elif isinstance(caption, VideoCaption):
                 yield CaptionedVideo(clip.clip_fields(), caption, of_clip.facts, {**clip.provenance, **mine})
-
-
-def _in_batches(clips: Iterable[CaptionedClip]) -> Iterator[list[CaptionedClip]]:
-    some: list[CaptionedClip] = []
-    for clip in clips:
-        some.append(clip)
-        if len(some) == _AT_ONCE:
-            yield some
-            some = []
-    if some:
-        yield some
 
 
 def read_clips(path: Path) -> Iterator[CaptionedClip]:

@@ -25,7 +25,7 @@ from .frame_captions import CaptionedClip
 from .phrase_labels import PhraseClassifier, Question
 from .phrase_tracks import AS_IN_THE_PAPER, TrackOptions, distinct_phrases, make_tracks
 from .stage2 import read_clips
-from .stage_files import Dropped, StageWriter, check_output, summary
+from .stage_files import Dropped, StageWriter, check_output, in_batches, summary
 from .video_captions import CaptionedVideo
 
 _AT_ONCE = 32  # clips
@@ -64,13 +64,8 @@ def label_clips(
         at_once (`int`, *optional*, defaults to 32): clips whose phrases the back end is asked about together.
     """
     mine = {"stage3": {**classifier.describe(), "tracks": asdict(options)}}
-    some: list[tuple[CaptionedClip, CaptionedVideo]] = []
-    for pair in pairs:
-        some.append(pair)
-        if len(some) == at_once:
-            yield from _labelled(some, classifier, options, mine)
-            some = []
-    yield from _labelled(some, classifier, options, mine)
+    for some in in_batches(pairs, at_once):
+        yield from _labelled(some, classifier, options, mine)
 
 
 def _labelled(
@@ -80,7 +75,7 @@ def _labelled(
     provenance: dict[str, Any],
 ) -> Iterator[Annotated | Dropped]:
     questions = [Question(distinct_phrases(clip), tuple(video.caption.phrases)) for clip, video in pairs]
-    answers = classifier.classify(questions) if questions else []
+    answers = classifier.classify(questions)
     for (clip, video), question, answer in zip(pairs, questions, answers, strict=True):
         labels = dict(zip(question.phrases, answer, strict=True))
         caption, boxes = make_tracks(clip, video.caption, labels, options)

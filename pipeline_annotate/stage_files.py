@@ -11,15 +11,18 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import orjson
 
 from dataset_builders.record import record_key
 from modeling_grove.grounded_caption import atomic_path
+
+T = TypeVar("T")
 
 
 class Dropped(NamedTuple):
@@ -130,6 +133,13 @@ def check_output(path: Path) -> None:
         raise ValueError(f"{path}: is there already; remove it, or give another --output")
 
 
+def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Items in lists of `size`, the last one of what is left."""
+    items = iter(items)
+    while some := list(islice(items, size)):
+        yield some
+
+
 def summary(counts: Mapping[str, int]) -> str:
     """Counts for people: "12 clips; 1 undecodable_video"."""
     others = [f"{count:,} {reason}" for reason, count in sorted(counts.items()) if reason != "written" and count]
@@ -148,4 +158,4 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in whole.splitlines()]
 
 
-__all__ = ["Dropped", "StageWriter", "check_output", "dropped_path", "summary"]
+__all__ = ["Dropped", "StageWriter", "check_output", "dropped_path", "in_batches", "summary"]

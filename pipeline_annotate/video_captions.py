@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dataset_builders.record import record_key
-from modeling_grove.text_grove import read_tagged_caption
+from modeling_grove.text_grove import read_tagged_caption, tag_spans
 
 from .facts import Fact
-from .frame_captions import CLIP_FIELDS, CaptionedClip, tagged
+from .frame_captions import CLIP_FIELDS, CaptionedClip
 from .nouns import read_noun
 from .stage_files import Dropped
 
@@ -45,7 +45,7 @@ class VideoCaption:
     @property
     def tagged_caption(self) -> str:
         """The caption with `<p>` and `</p>` around its phrases."""
-        return tagged(self.caption, self.spans)
+        return tag_spans(self.caption, self.spans)
 
     @classmethod
     def from_tagged(cls, text: str) -> VideoCaption:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from modeling_grove.text_grove import tag_spans
+
 from .motion import Performer, Prop
 from .stage import Event, Stage
 from .things import Thing
@@ -44,11 +46,7 @@ class FrameCaption:
     @property
     def tagged_caption(self) -> str:
         """The caption with `<p>` and `</p>` around every phrase."""
-        text = self.caption
-        for phrase in sorted(self.phrases, key=lambda phrase: -phrase.span[0]):
-            start, end = phrase.span
-            text = f"{text[:start]}<p>{text[start:end]}</p>{text[end:]}"
-        return text
+        return tag_spans(self.caption, [phrase.span for phrase in self.phrases])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; `bboxes`, `labels` and `things` have one entry a box, `phrases` one a phrase, as records have."""
