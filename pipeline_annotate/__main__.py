@@ -17,6 +17,9 @@ COMMANDS = {
     "stage1": ("stage1", "caption the frames of videos, with boxes"),
     "stage2": ("stage2", "make one caption for each clip from those of its frames"),
     "stage3": ("stage3", "give boxes of frames the labels of the clip's caption: records"),
+    "scenes": ("scenes", "make a table of clips, cut where the scene changes"),
+    "check": ("check", "say whether a run could start, and what it will cost"),
+    "stats": ("stats", "say how far a run is, what it dropped, and what it made"),
     "quality": ("quality", "measure ways to annotate on GroundedShapes, where the truth is known"),
     "glamm": ("glamm_checkpoints", "convert an official GLaMM checkpoint, the paper's captioner of frames"),
 }

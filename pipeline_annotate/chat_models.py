@@ -16,7 +16,9 @@ from typing import Any, Protocol
 import torch
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
+from transformers import BitsAndBytesConfig
 
+from .model_identity import model_identity
 from .stage_files import in_batches
 
 logger = logging.getLogger(__name__)
@@ -132,7 +134,7 @@ class TransformersChat:
         max_tokens (`int`, *optional*, defaults to 128): of an answer.
         batch_size (`int`, *optional*, defaults to 16): conversations of a batch.
         device (`str`, *optional*): by default CUDA where there is one.
-        quantization_config (*optional*): passed to `from_pretrained`, such as a `BitsAndBytesConfig`.
+        quantization (`str`, *optional*): "4bit" or "8bit", by bitsandbytes.
 
     Raises:
         `ValueError`: if the model cannot be loaded, or has no chat template.
@@ -146,15 +148,15 @@ class TransformersChat:
         max_tokens: int = 128,
         batch_size: int = 16,
         device: str | None = None,
-        quantization_config: Any = None,
+        quantization: str | None = None,
     ):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        self.name, self.revision, self.max_tokens, self.batch_size = model, revision, max_tokens, batch_size
+        self.max_tokens, self.batch_size, self.quantization = max_tokens, batch_size, quantization
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, padding_side="left")
-            options = {} if quantization_config is None else {"quantization_config": quantization_config}
+            options = {} if quantization is None else {"quantization_config": _quantized(quantization)}
             self.model = AutoModelForCausalLM.from_pretrained(
                 model, revision=revision, dtype="auto", use_safetensors=True, device_map=device, **options
             ).eval()
@@ -168,15 +170,12 @@ class TransformersChat:
             )
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        self._identity = model_identity(model, self.model.config, revision)
 
     def describe(self) -> dict[str, Any]:
         """Its settings, for provenance."""
-        return {
-            "back_end": "transformers",
-            "model": self.name,
-            "revision": self.revision,
-            "max_tokens": self.max_tokens,
-        }
+        settings = {"max_tokens": self.max_tokens, "quantization": self.quantization}
+        return {"back_end": "transformers", **self._identity, **settings}
 
     def _prompts(self, conversations: Sequence[Conversation]) -> list[str]:
         template = self.tokenizer.apply_chat_template
@@ -235,6 +234,12 @@ class TransformersChat:
         ).logits.float()
         scores = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None].to(device))[..., 0].cpu()
         return [float(scores[row, -len(second) :].sum()) for row, second in enumerate(said)]
+
+
+def _quantized(quantization: str) -> BitsAndBytesConfig:
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 
 
 __all__ = ["DEFAULT_MODEL", "ChatModel", "Conversation", "HttpChat", "TransformersChat"]

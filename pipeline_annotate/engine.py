@@ -29,12 +29,12 @@ from datatrove.pipeline.base import PipelineStep
 
 from modeling_grove.grounded_caption import atomic_path
 
-from .back_ends import StageSettings
 from .clip_lists import ClipRequest
 from .stage1 import write_frames
 from .stage2 import write_captions
 from .stage3 import write_records
 from .stage_files import dropped_path
+from .stage_settings import StageSettings
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +88,9 @@ def annotate_part(
     if not frames.exists():
         write_frames(frames, requests, videos, settings)
     if not captions.exists():
-        write_captions(captions, frames, settings)
+        write_captions(captions, frames, settings, videos)
     if not records.exists():
-        write_records(records, frames, captions, settings)
+        write_records(records, frames, captions, settings, videos)
     return part_counts(folder)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from .frame_captions import FrameCaption, FramePhrase
 from .glamm_checkpoints import load_glamm_tokenizer
 from .glamm_model import GlammForConditionalGeneration, full_size_masks
 from .mask_boxes import MaskBoxes
+from .model_identity import model_identity
 
 # The wording of the official inference, its five blanks included (a line of its source goes on behind a backslash).
 INSTRUCTION = (
@@ -97,7 +98,13 @@ class GlammCaptioner:
                 f"GLaMM {str(model)!r}: cannot be loaded ({' '.join(str(error).split())[:300]})"
             ) from error
         tokenizer = load_glamm_tokenizer(Path(cached_folder(model, revision)), loaded.config)
-        self.setup(loaded, tokenizer, boxes=boxes, max_new_tokens=max_new_tokens, name=str(model), revision=revision)
+        self.setup(
+            loaded,
+            tokenizer,
+            boxes=boxes,
+            max_new_tokens=max_new_tokens,
+            identity=model_identity(model, loaded.config, revision),
+        )
 
     def setup(
         self,
@@ -106,24 +113,19 @@ class GlammCaptioner:
         *,
         boxes: MaskBoxes,
         max_new_tokens: int,
-        name: str = "",
-        revision: str | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         """Takes a model that is loaded already."""
         self.model, self.tokenizer, self.boxes, self.max_new_tokens = model, tokenizer, boxes, max_new_tokens
-        self.name, self.revision = name, revision
+        self._identity = dict(identity or {})
         config: Any = model.config
         self.picture_sizes = config.vision_config.image_size, config.grounding_config.image_size
         self._prompt = encode_glamm(tokenizer, glamm_prompt(), [config.video_token_id] * config.num_video_tokens)
 
     def describe(self) -> dict[str, Any]:
         """Its settings, for provenance."""
-        settings = {
-            "model": self.name,
-            "revision": self.revision,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-        }
-        return {"captioner": "glamm", **settings, "boxes": asdict(self.boxes), "max_new_tokens": self.max_new_tokens}
+        settings = {"dtype": str(self.model.dtype).removeprefix("torch."), "boxes": asdict(self.boxes)}
+        return {"captioner": "glamm", **self._identity, **settings, "max_new_tokens": self.max_new_tokens}
 
     def caption(self, frames: Sequence[Frame]) -> list[FrameCaption]:
         """A caption for each frame; a phrase's boxes are those of its masks."""

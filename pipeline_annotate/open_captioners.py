@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from PIL import Image
 
 from .captioners import Frame
 from .frame_captions import FrameCaption, FramePhrase
+from .model_identity import model_identity
 
 _PROMPTS = Path(__file__).parent / "prompts"
 _FLORENCE_CAPTION, _FLORENCE_PLACES = "<DETAILED_CAPTION>", "<CAPTION_TO_PHRASE_GROUNDING>"
@@ -117,21 +118,18 @@ class _OpenCaptioner:
             raise ValueError(
                 f"{self.kind} {model!r}: cannot be loaded ({' '.join(str(error).split())[:300]})"
             ) from error
-        self.setup(loaded.eval(), processor, max_new_tokens, model, revision)
+        self.setup(loaded.eval(), processor, max_new_tokens, model_identity(model, loaded.config, revision))
 
-    def setup(
-        self, model: Any, processor: Any, max_new_tokens: int, name: str = "", revision: str | None = None
-    ) -> None:
+    def setup(self, model: Any, processor: Any, max_new_tokens: int, identity: Mapping[str, Any] | None = None) -> None:
         """Takes a model and a processor that are loaded already."""
         self.model, self.processor, self.max_new_tokens = model, processor, max_new_tokens
-        self.name, self.revision = name, revision
+        self._identity = dict(identity or {})
         # Positions of an encoder count from the left, padding or not.
         processor.tokenizer.padding_side = "right" if model.config.is_encoder_decoder else "left"
 
     def describe(self) -> dict[str, Any]:
         """Its settings, for provenance."""
-        settings = {"model": self.name, "revision": self.revision, "max_new_tokens": self.max_new_tokens}
-        return {"captioner": self.kind, **settings}
+        return {"captioner": self.kind, **self._identity, "max_new_tokens": self.max_new_tokens}
 
     @torch.inference_mode()
     def _answers(self, inputs: Any, **options: Any) -> list[str]:

@@ -52,16 +52,18 @@ class RulesClassifier:
         similarity ([`~eval.text_similarity.TextSimilarity`], *optional*): an embedding model's; a phrase that can be none of the
             labels is then the nearest of them that it gives `threshold` or more.
         threshold (`float`, *optional*, defaults to 0.8): for `similarity`.
+        model (`str`, *optional*): its encoder, for provenance.
     """
 
-    def __init__(self, similarity: TextSimilarity | None = None, threshold: float = 0.8):
-        self.similarity, self.threshold = similarity, threshold
+    def __init__(self, similarity: TextSimilarity | None = None, threshold: float = 0.8, model: str | None = None):
+        self.similarity, self.threshold, self.model = similarity, threshold, model
 
     def describe(self) -> dict[str, Any]:
         """Its settings, for provenance."""
         if self.similarity is None:
             return {"back_end": "rules"}
-        return {"back_end": "rules", "similarity": self.similarity.name, "threshold": self.threshold}
+        settings = {"similarity": self.similarity.name, "model": self.model, "threshold": self.threshold}
+        return {"back_end": "rules", **settings}
 
     def classify(self, questions: Sequence[Question]) -> list[list[int | None]]:
         """For each question and each of its phrases the number of the label that it is, or none."""

@@ -1,5 +1,6 @@
 """
-Stage 3, second half: boxes of frames that have got their labels become tracks of the caption's phrases.
+Stage 3, second half: boxes of frames that have got their labels, by language or by a tracker, become tracks of the caption's
+phrases.
 
 Boxes of one phrase in a frame are united, since GROVE has one box for a phrase and frame (the original's training asserts it). What
 has no label is dropped. Beyond the paper there are four options, all off by default: a least score, the rejection of boxes that
@@ -19,6 +20,7 @@ from modeling_grove.grounded_caption import GroundedCaption, PhraseTrack
 
 from .frame_captions import CaptionedClip
 from .video_captions import VideoCaption
+from .visual_trackers import BoxTracker, boxes_by_language
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def make_tracks(
     caption: VideoCaption,
     labels: dict[str, int | None],
     options: TrackOptions = AS_IN_THE_PAPER,
+    tracker: BoxTracker | None = None,
 ) -> tuple[GroundedCaption, Counter[str]]:
     """
     The grounded caption of a clip, and what was dropped on the way.
@@ -71,6 +74,7 @@ def make_tracks(
         caption ([`VideoCaption`]): of the clip.
         labels (`dict[str, int | None]`): for each of [`distinct_phrases`] the number of the caption's phrase that it is.
         options ([`TrackOptions`], *optional*): by default those of the paper.
+        tracker ([`BoxTracker`], *optional*): says what the boxes are, given the labels; by default each is what its phrase is.
 
     Returns:
         The caption with a track for every phrase, also for those that are never seen, and the number of boxes by reason:
@@ -79,18 +83,17 @@ def make_tracks(
     length, counts = len(clip.frames), Counter[str]()
     boxes = np.full((len(caption.spans), length, 4), np.nan, np.float32)
     scores = np.zeros((len(caption.spans), length), np.float32)
-    for number, frame in enumerate(clip.frames):
-        for phrase in frame.phrases:
-            label = labels[phrase.text.lower()]
-            sure = phrase.scores >= options.min_score
-            counts["low_score"] += int((~sure).sum())
-            if label is None:
-                counts["no_label"] += int(sure.sum())
-            elif sure.any():
-                known = boxes[label, number] if scores[label, number] else phrase.boxes[sure][0]
-                together = np.concatenate([known[None], phrase.boxes[sure]])
-                boxes[label, number] = np.concatenate([together[:, :2].min(0), together[:, 2:].max(0)])
-                scores[label, number] = max(scores[label, number], float(phrase.scores[sure].max()), 1e-6)
+    for number, label, box, score in (
+        boxes_by_language(clip, labels) if tracker is None else tracker.track(clip, labels)
+    ):
+        if score < options.min_score:
+            counts["low_score"] += 1
+        elif label is None:
+            counts["no_label"] += 1
+        else:
+            known = boxes[label, number] if scores[label, number] else box
+            boxes[label, number] = np.concatenate([np.minimum(known, box)[:2], np.maximum(known, box)[2:]])
+            scores[label, number] = max(scores[label, number], score, 1e-6)
     tracks = []
     for text, span, of_phrase, of_score in zip(caption.phrases, caption.spans, boxes, scores, strict=True):
         seen = of_score > 0

@@ -31,6 +31,7 @@ from eval.provenance import describe_machine
 from eval.result_files import write_json
 from modeling_grove.grounded_caption import atomic_path
 
+from .back_ends import load_classifier, load_video_captioner
 from .captioners import caption_clips
 from .clip_lists import read_table
 from .facts import DEFAULT_SPACY_MODEL, load_spacy
@@ -43,7 +44,9 @@ from .shapes_captioner import FrameNoise, ShapesCaptioner
 from .stage2 import caption_videos
 from .stage3 import Annotated, label_clips
 from .stage_files import Dropped
+from .stage_settings import NO_CAPTIONER, StageSettings, add_language_model_argument, add_video_captioner_argument
 from .video_captions import CaptionChecks, VideoCaptioner
+from .visual_trackers import BoxTracker, ByteTracker
 
 METRICS = ("AP50", "Recall", "CIDEr")
 CONSISTENCY = "label consistency"
@@ -58,15 +61,22 @@ class Way:
     Args:
         captioner ([`VideoCaptioner`]), classifier ([`PhraseClassifier`]): of stages 2 and 3.
         tracks ([`TrackOptions`]): what is done to tracks.
+        tracker ([`BoxTracker`]): in place of labels from frame to frame.
     """
 
     captioner: VideoCaptioner = field(default_factory=RulesCaptioner)
     classifier: PhraseClassifier = field(default_factory=RulesClassifier)
     tracks: TrackOptions = AS_IN_THE_PAPER
+    tracker: BoxTracker | None = None
 
 
-def ways() -> dict[str, Way]:
-    """The rows of the table."""
+def ways(more: Mapping[str, Way] | None = None) -> dict[str, Way]:
+    """
+    The rows of the table.
+
+    Args:
+        more (`Mapping[str, Way]`, *optional*): rows of models (see [`ways_of_models`]).
+    """
     return {
         "frame by frame": Way(MiddleFrameCaptioner(), SameWordsClassifier()),
         "one caption, labels of the same words": Way(classifier=SameWordsClassifier()),
@@ -77,7 +87,29 @@ def ways() -> dict[str, Way]:
         "... gaps of 3 frames filled": Way(tracks=TrackOptions(fill_gaps=3)),
         "... phrases of 3 frames on": Way(tracks=TrackOptions(min_frames=3)),
         "... the last three together": Way(tracks=TrackOptions(reject_outliers=0.3, fill_gaps=3, min_frames=3)),
+        "a tracker (ByteTrack) in place of stage 3": Way(tracker=ByteTracker()),
+        **(more or {}),
     }
+
+
+def ways_of_models(args: argparse.Namespace, videos: Path) -> dict[str, Way]:
+    """
+    The rows of the models that a command line names.
+
+    Raises:
+        `ValueError`: if one cannot be loaded.
+    """
+    rows = {}
+    if args.language_model != "rules":
+        name = f"a language model ({args.language_model.split('@')[0]})"
+        for title, whole in ((name, False), ("... that reads whole captions", True)):
+            settings = StageSettings(NO_CAPTIONER, args.language_model, args.quantize, whole_captions=whole)
+            rows[title] = Way(load_video_captioner(settings), load_classifier(settings))
+    if args.video_captioner is not None:
+        settings = StageSettings(NO_CAPTIONER, video_captioner=args.video_captioner, spacy=args.spacy)
+        name = f"a video captioner ({args.video_captioner}) in place of stage 2"
+        rows[name] = Way(load_video_captioner(settings, videos))
+    return rows
 
 
 def label_consistency(truth: Sequence[Record], found: Mapping[str, Record]) -> float:
@@ -142,7 +174,11 @@ def measure(
         if not isinstance(video, Dropped)
     }
     pairs = [(clip, videos[clip.key]) for clip in clips if clip.key in videos]
-    made = [result for result in label_clips(pairs, way.classifier, way.tracks) if isinstance(result, Annotated)]
+    made = [
+        result
+        for result in label_clips(pairs, way.classifier, way.tracks, way.tracker)
+        if isinstance(result, Annotated)
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "records.jsonl") as temporary:
         temporary.write_text(
@@ -169,6 +205,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spacy", default=DEFAULT_SPACY_MODEL, metavar="MODEL", help="package or folder (default: %(default)s)"
     )
+    add_language_model_argument(parser)
+    add_video_captioner_argument(parser)
     parser.add_argument("--workers", type=int, default=2, help="processes that make clips (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the numbers as one JSON line")
 
@@ -194,7 +232,8 @@ def run(args: argparse.Namespace) -> int:
     if dataset_command(line):
         raise ValueError(f"{world}: the clips could not be made; what was said stands above")
     truth = world / "test.jsonl"
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in ways()}
+    all_ways = ways(ways_of_models(args, world / "videos"))
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in all_ways}
     for seed in args.seeds:
         captioner = ShapesCaptioner(world / "test.frames.jsonl", FrameNoise(), seed)
         clips = [
@@ -202,7 +241,7 @@ def run(args: argparse.Namespace) -> int:
             for clip in caption_clips(read_table(truth), world / "videos", captioner)
             if isinstance(clip, CaptionedClip)
         ]
-        for number, (name, way) in enumerate(ways().items()):
+        for number, (name, way) in enumerate(all_ways.items()):
             folder = args.output / f"seed-{seed}" / str(number)
             rows[name].append(measure(way, clips, pipeline, truth, folder, own_labels=number == 0))
     content = {
@@ -234,4 +273,4 @@ def quality_table(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     return markdown_table(cells)
 
 
-__all__ = ["METRICS", "Way", "frame_labels", "label_consistency", "measure", "quality_table", "ways"]
+__all__ = ["METRICS", "Way", "frame_labels", "label_consistency", "measure", "quality_table", "ways", "ways_of_models"]

@@ -13,10 +13,8 @@ import argparse
 import hashlib
 import json
 import math
-import shutil
 from collections import Counter
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +26,19 @@ from eval.provenance import describe_machine
 from eval.result_files import write_json
 from modeling_grove.grounded_caption import atomic_path
 
-from .back_ends import (
-    add_language_model_argument,
-    add_stage1_arguments,
-    add_stage2_arguments,
-    add_stage3_arguments,
-    load_pipeline,
-    settings_of,
-)
+from .back_ends import load_pipeline
+from .clusters import add_cluster_arguments, check_cluster, run_on_cluster
 from .engine import STAGES, AnnotateParts, ResilientExecutor, part_counts, part_folder, write_requests
 from .stage1 import requested
 from .stage3 import box_counts
 from .stage_files import dropped_path, summary
+from .stage_settings import (
+    add_language_model_argument,
+    add_stage1_arguments,
+    add_stage2_arguments,
+    add_stage3_arguments,
+    settings_of,
+)
 
 _FOLDERS = ("modeling_grove", "dataset_builders", "eval", "pipeline_annotate")
 
@@ -62,11 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clips-per-part", type=int, default=100, metavar="N", help="clips of a task (default: %(default)s)"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
-    parser.add_argument(
-        "--executor", choices=("local", "slurm", "ray"), default="local", help="who runs the tasks (default: local)"
-    )
-    parser.add_argument("--partition", metavar="NAME", help="of Slurm")
-    parser.add_argument("--time", default="12:00:00", metavar="H:M:S", help="of a Slurm job (default: %(default)s)")
+    add_cluster_arguments(parser)
     parser.add_argument("--split", default="train", help="of the data set (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON line")
 
@@ -79,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if not args.videos.is_dir():
         raise ValueError(f"{args.videos}: no such folder of videos")
+    check_cluster(args)
     settings = settings_of(args)
     requests = requested(args.videos, args.clips, args.held_back, args.window)
     load_pipeline(settings.spacy)  # what cannot be loaded is known before a process is started
@@ -96,10 +92,12 @@ def run(args: argparse.Namespace) -> int:
     write_requests(output, requests)
     parts = math.ceil(len(requests) / args.clips_per_part)
     block = AnnotateParts(str(output), str(args.videos.resolve()), settings, args.clips_per_part)
-    if args.executor != "local":
-        _submit(args, block, parts, output)
+    if args.executor == "local":
+        _run_here(block, parts, args.workers, output)
+    elif not run_on_cluster(args, block, parts, output):
+        text = f"{output}: {parts} parts; the same command collects them when they are finished"
+        emit({"output": str(output), "parts": parts, "finished": False}, text, args.json)
         return 0
-    _run_here(block, parts, args.workers, output)
     stats, device = collect(output, parts), "cuda" if torch.cuda.is_available() else "cpu"
     _write_shards(output, args.videos, args.split)
     write_json(output / "stats.json", {**stats, **plan, **describe_machine(device, _FOLDERS)})
@@ -127,24 +125,6 @@ def _run_here(block: AnnotateParts, parts: int, workers: int, output: Path) -> N
     left = len(executor.get_incomplete_ranks(skip_completed=True))
     for _ in progress(executor.finished_parts(), "annotating", left, unit="part"):
         pass
-
-
-def _submit(args: argparse.Namespace, block: AnnotateParts, parts: int, output: Path) -> None:
-    """Hands the tasks to a cluster; the same command with `--executor local` collects what it made."""
-    options: dict[str, Any] = {"tasks": parts, "workers": args.workers, "logging_dir": str(output / "logs")}
-    if args.executor == "slurm":
-        if not args.partition or shutil.which("sbatch") is None:
-            raise ValueError("--executor slurm: expected --partition NAME, and `sbatch` on this machine")
-        from datatrove.executor import SlurmPipelineExecutor
-
-        SlurmPipelineExecutor([block], time=args.time, partition=args.partition, job_name="annotate", **options).run()
-    else:
-        if find_spec("ray") is None:
-            raise ValueError("--executor ray: Ray is not installed; `pip install ray`")
-        from datatrove.executor import RayPipelineExecutor
-
-        RayPipelineExecutor([block], **options).run()
-    emit({"output": str(output), "parts": parts}, f"{output}: {parts} parts handed to {args.executor}", args.json)
 
 
 def collect(output: Path, parts: int) -> dict[str, Any]:

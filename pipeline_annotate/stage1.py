@@ -9,10 +9,11 @@ from pathlib import Path
 
 from dataset_builders.command_line import emit, progress
 
-from .back_ends import StageSettings, add_stage1_arguments, load_captioner, settings_of
+from .back_ends import load_captioner
 from .captioners import caption_clips
 from .clip_lists import ClipRequest, clips_of_folder, cut, read_table, without
 from .stage_files import StageWriter, check_output, summary
+from .stage_settings import StageSettings, add_stage1_arguments, settings_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,17 +12,11 @@ from dataset_builders.command_line import emit, progress
 from dataset_builders.reading import read_entries
 from eval.provenance import files_fingerprint
 
-from .back_ends import (
-    StageSettings,
-    add_language_model_argument,
-    add_stage2_arguments,
-    load_pipeline,
-    load_video_captioner,
-    settings_of,
-)
+from .back_ends import load_pipeline, load_video_captioner
 from .facts import facts_of
 from .frame_captions import CaptionedClip
 from .stage_files import Dropped, StageWriter, check_output, in_batches, summary
+from .stage_settings import StageSettings, add_language_model_argument, add_stage2_arguments, settings_of
 from .video_captions import CaptionChecks, CaptionedVideo, ClipFacts, VideoCaption, VideoCaptioner
 
 _AT_ONCE = 32  # clips
@@ -69,15 +63,20 @@ def read_clips(path: Path) -> Iterator[CaptionedClip]:
             raise ValueError(f"{path}: line {entry.number}: {error}") from None
 
 
-def write_captions(output: Path, frames: Path, settings: StageSettings) -> dict[str, int]:
+def write_captions(output: Path, frames: Path, settings: StageSettings, videos: Path | None = None) -> dict[str, int]:
     """
     Stage 2 of a file of stage 1, into a file; what is there of it already stays.
+
+    Args:
+        output (`Path`), frames (`Path`): file to write, and that of stage 1.
+        settings ([`StageSettings`]): how.
+        videos (`Path`, *optional*): their folder, for captioners of videos.
 
     Returns:
         `dict[str, int]`: clips `written`, and those dropped by reason.
     """
     check_output(output)
-    pipeline, captioner = load_pipeline(settings.spacy), load_video_captioner(settings)
+    pipeline, captioner = load_pipeline(settings.spacy), load_video_captioner(settings, videos)
     made = {"stage2": dict(captioner.describe()), "spacy": settings.spacy, "checks": asdict(settings.checks)}
     made["frames"] = files_fingerprint([frames])
     with StageWriter(output, made) as writer:
@@ -90,6 +89,7 @@ def write_captions(output: Path, frames: Path, settings: StageSettings) -> dict[
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("frames", type=Path, metavar="FILE", help="what stage1 wrote")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL to write, a clip a line")
+    parser.add_argument("--videos", type=Path, metavar="DIR", help="folder of the videos, for --video-captioner")
     add_language_model_argument(parser)
     add_stage2_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line")
@@ -97,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the captions of clips."""
-    counts = write_captions(args.output, args.frames, settings_of(args))
+    counts = write_captions(args.output, args.frames, settings_of(args), args.videos)
     emit({"output": str(args.output), **counts}, f"{args.output}: {summary(counts)}", args.json)
     return 0
 

@@ -113,7 +113,8 @@ def test_answers_do_not_depend_on_the_batch(folder):
     together = model.answer([HELLO, LONG, HELLO])
     alone = [TransformersChat(str(folder), max_tokens=12, batch_size=1).answer([one])[0] for one in (HELLO, LONG)]
     assert together == [*alone, alone[0]] and any(together)
-    assert model.describe()["model"] == str(folder)
+    described = model.describe()
+    assert described["model"] == folder.name and len(described["fingerprint"]) == 32
 
 
 def test_likelihoods_are_those_of_the_tokens_one_after_the_other(folder):

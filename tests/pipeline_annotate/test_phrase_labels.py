@@ -52,4 +52,5 @@ def test_an_embedding_model_names_what_the_rules_do_not_know_and_no_person_for_a
     question = Question(("food on plate",), ("a man", "a bowl", "a meal"))
     assert RulesClassifier(Alike()).classify([question]) == [[2]]
     assert RulesClassifier(Alike(), threshold=0.93).classify([question]) == [[None]]
-    assert RulesClassifier(Alike()).describe() == {"back_end": "rules", "similarity": "alike", "threshold": 0.8}
+    described = RulesClassifier(Alike(), model="org/encoder").describe()
+    assert described == {"back_end": "rules", "similarity": "alike", "model": "org/encoder", "threshold": 0.8}

@@ -1,6 +1,7 @@
 """What annotations are worth where the truth is known."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from pipeline_annotate.quality import frame_labels, label_consistency, ways
 from pipeline_annotate.stage_files import Dropped
 
 from .captioned_clips import clip, facts, frame
+
+GROVE = Path(__file__).resolve().parents[2] / "checkpoints" / "grove-tiny"
 
 
 def truth(*boxes):
@@ -66,10 +69,13 @@ def test_three_stages_are_better_than_frames_alone(spacy_folder, tmp_path, capsy
         str(spacy_folder),
         "--output",
         str(tmp_path),
+        "--video-captioner",
+        f"grove:{GROVE}",
     ]
     assert main([*line, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["rows"]
-    assert [*rows] == [*ways()] and all(len(results) == 2 for results in rows.values())
+    by_video = f"a video captioner (grove:{GROVE}) in place of stage 2"
+    assert [*rows] == [*ways(), by_video] and all(len(results) == 2 for results in rows.values())
     frames, full = (
         np.mean([result["AP50"] for result in rows[name]]) for name in ("frame by frame", "all three stages")
     )
