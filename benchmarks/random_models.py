@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from modeling_grove import GroveConfig, GroveForConditionalGeneration, GroveVideoProcessor
+from pipeline_annotate.glamm_model import GlammConfig, GlammForConditionalGeneration
 
 Size = Literal["tiny", "mid", "full"]
 
@@ -119,6 +120,25 @@ def build_model(
         elif name.endswith(("pos_embed", "rel_pos_h", "rel_pos_w")):
             parameter.normal_(std=0.02)  # zeros by default, which would hide a wrong position
     # Captions are forced, so that every run writes as many tokens.
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = config.text_config.pad_token_id
+    return model
+
+
+def build_glamm(size: Size, *, device: str, dtype: torch.dtype, seed: int) -> GlammForConditionalGeneration:
+    """A random GLaMM in evaluation mode: one picture, SAM at 1024 pixels but for the tiny one."""
+    torch.manual_seed(seed)
+    sizes = dict(_SIZES[size])
+    side = (
+        sizes["vision_config"]["image_size"] // sizes["vision_config"]["patch_size"] if "vision_config" in sizes else 24
+    )
+    sizes |= {"num_frames": 1, "video_pool_size": (1, side, side), "vision_adapter_interval": 0}
+    sizes["grounding_config"] = {**sizes.get("grounding_config", {}), "use_adapters": False}
+    if size != "tiny":
+        sizes["grounding_config"]["image_size"] = 1024
+    config = GlammConfig(**sizes)
+    with torch.device(device):
+        model = GlammForConditionalGeneration._from_config(config, dtype=dtype).eval().requires_grad_(False)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = config.text_config.pad_token_id
     return model
