@@ -52,7 +52,7 @@ _FOLDERS = ("modeling_grove", "dataset_builders", "eval", "pipeline_annotate", "
 
 def bare_stages(requests: Sequence[ClipRequest], videos: Path, settings: StageSettings) -> dict[str, float]:
     """Seconds of each stage over clips in memory: no files, no tasks."""
-    captioner, pipeline = load_captioner(settings.captioner), load_pipeline(settings.spacy)
+    captioner, pipeline = load_captioner(settings.captioner, settings.seed), load_pipeline(settings.spacy)
     seconds, start = {}, time.perf_counter()
 
     def turn(stage: str) -> None:

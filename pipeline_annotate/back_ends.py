@@ -62,11 +62,11 @@ def load_language_model(name: str, quantization: str | None = None) -> Any:
     """
     if name == "rules":
         return None
-    from .chat_models import HttpChat, TransformersChat
+    from .chat_models import DEFAULT_MODEL, HttpChat, TransformersChat
 
     kind, _, rest = name.partition(":")
     if kind == "transformers":
-        model, revision = split_revision(rest)
+        model, revision = split_revision(rest or DEFAULT_MODEL)
         return TransformersChat(model, revision=revision, quantization=quantization)
     model, _, url = rest.rpartition("@")
     return HttpChat(url, model)

@@ -19,6 +19,7 @@ from modeling_grove.video_grove import VideoClip, VideoDecodeError, read_video
 
 from .clip_lists import ClipRequest
 from .frame_captions import CaptionedClip, FrameCaption
+from .model_identity import versions
 from .stage_files import Dropped
 
 
@@ -74,7 +75,7 @@ def caption_clips(
     Yields:
         For each request the captioned clip, or why it could not be read.
     """
-    provenance = {"stage1": dict(captioner.describe()), "target_fps": target_fps}
+    provenance = {"stage1": dict(captioner.describe()), "target_fps": target_fps, "versions": versions()}
     waiting: list[tuple[ClipRequest, VideoClip | Dropped, list[FrameCaption]]] = []
     frames: list[tuple[Frame, list[FrameCaption]]] = []
     for request, clip in _decoded(requests, videos, target_fps, ahead):

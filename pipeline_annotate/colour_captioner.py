@@ -31,7 +31,8 @@ class ColourRegions:
         side (`int`, *optional*, defaults to 96): pixels of the longer side that the picture is looked at with.
         min_area (`float`, *optional*, defaults to 0.01), max_area (`float`, *optional*, defaults to 0.4): shares of the picture.
         min_saturation (`float`, *optional*, defaults to 0.3): below it a colour is a grey.
-        count (`int`, *optional*, defaults to 3): regions at most, the largest; of a colour only one.
+        count (`int`, *optional*, defaults to 3): regions at most, the largest; of a colour only one, and greys only where there is
+            no colour, as they are mostly what lies behind.
     """
 
     side: int = 96
@@ -55,7 +56,7 @@ class ColourCaptioner:
         return {"captioner": "colours", **asdict(self.regions)}
 
     def caption(self, frames: Sequence[Frame]) -> list[FrameCaption]:
-        """A caption for each frame, such as "a red area is above a green area"; none where there is no region."""
+        """A caption for each frame, such as "a red area over a green area"; none where there is no region."""
         return [self._caption(frame) for frame in frames]
 
     def _caption(self, frame: Frame) -> FrameCaption:
@@ -63,7 +64,7 @@ class ColourCaptioner:
         text, phrases = "", []
         for number, (colour, box, share) in enumerate(found):
             if number == 1:
-                text += f" is {_relation(found[0][1], box)} "
+                text += f" {_relation(found[0][1], box)} "
             elif number > 1:
                 text += " and "
             name = f"{'an' if colour == 'orange' else 'a'} {colour} area"
@@ -100,6 +101,8 @@ def find_regions(pixels: np.ndarray, regions: ColourRegions) -> list[tuple[str, 
         if regions.min_area <= share <= regions.max_area:
             filled = areas.max() / ((rows.stop - rows.start) * (columns.stop - columns.start))
             found.append((share, name, (box * [width, height, width, height]).astype(np.float32), float(filled)))
+    greys = {name for _, name in _GREYS}
+    found = [one for one in found if one[1] not in greys] or found
     found.sort(key=lambda one: -one[0])
     return [(name, box, filled) for _, name, box, filled in found[: regions.count]]
 

@@ -31,7 +31,7 @@ from modeling_grove.grounded_caption import atomic_path
 
 from .clip_lists import ClipRequest
 from .stage1 import write_frames
-from .stage2 import write_captions
+from .stage2 import read_clips, write_captions
 from .stage3 import write_records
 from .stage_files import dropped_path
 from .stage_settings import StageSettings
@@ -87,10 +87,12 @@ def annotate_part(
     frames, captions, records = (folder / f"{stage}.jsonl" for stage in STAGES)
     if not frames.exists():
         write_frames(frames, requests, videos, settings)
+    # What the file says, which has rounded numbers, and not what stage 1 gave: a run that was stopped has nothing else.
+    clips = [] if records.exists() else [*read_clips(frames)]
     if not captions.exists():
-        write_captions(captions, frames, settings, videos)
+        write_captions(captions, frames, settings, videos, clips)
     if not records.exists():
-        write_records(records, frames, captions, settings, videos)
+        write_records(records, frames, captions, settings, videos, clips)
     return part_counts(folder)
 
 

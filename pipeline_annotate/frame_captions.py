@@ -8,6 +8,7 @@ On disk a clip is a JSON object, one a line. Its own fields have the names that 
 |---|---|
 | `frame_index`, `timestamp` | source frame, and seconds from the start of the video |
 | `caption`, `tagged_caption`, `phrases` | as in a record, of this frame alone |
+| `spans` | for every phrase its first character in the caption, and the one behind its last |
 | `bboxes` | `[x1, y1, x2, y2]`, pixels of the source frame, one entry a box |
 | `labels`, `box_phrases` | for every box its phrase: as text, and as an index into `phrases` |
 | `scores` | for every box how sure the captioner is, in [0, 1] |
@@ -100,6 +101,7 @@ class FrameCaption:
             "caption": self.caption,
             "tagged_caption": self.tagged_caption,
             "phrases": [phrase.text for phrase in self.phrases],
+            "spans": [list(phrase.span) for phrase in self.phrases],
             "bboxes": [[round(float(value), 2) for value in box] for _, box, _ in boxes],
             "labels": [self.phrases[number].text for number, _, _ in boxes],
             "box_phrases": [number for number, _, _ in boxes],
@@ -108,9 +110,14 @@ class FrameCaption:
 
     @classmethod
     def from_dict(cls, frame: Mapping[str, Any]) -> FrameCaption:
-        """Reads what `to_dict` wrote. Without `box_phrases` a box is of the first phrase of its label, without `scores` sure."""
+        """
+        Reads what `to_dict` wrote. Without `spans` the tags say where phrases are, without `box_phrases` a box is of the first
+        phrase of its label, without `scores` it is sure.
+        """
         caption, texts = frame["caption"], frame["phrases"]
-        spans = locate_phrases(caption, frame["tagged_caption"], texts)
+        spans = frame.get("spans")
+        if spans is None:
+            spans = locate_phrases(caption, frame["tagged_caption"], texts)
         owners = frame.get("box_phrases")
         if owners is None:
             owners = [texts.index(label) for label in frame["labels"]]
@@ -127,7 +134,7 @@ class FrameCaption:
         for number, (text, span) in enumerate(zip(texts, spans, strict=True)):
             mine = [place for place, owner in enumerate(owners) if owner == number]
             boxes = np.array([frame["bboxes"][place] for place in mine], np.float32)
-            phrases.append(FramePhrase(text, span, boxes, np.array([scores[place] for place in mine])))
+            phrases.append(FramePhrase(text, (span[0], span[1]), boxes, np.array([scores[place] for place in mine])))
         return cls(int(frame["frame_index"]), float(frame["timestamp"]), caption, tuple(phrases))
 
 

@@ -1,8 +1,9 @@
-"""Which model a back end is, for provenance: what a name in a record has to lead to."""
+"""What made a record, for its provenance: which model a name stands for, and the versions of what ran it."""
 
 from __future__ import annotations
 
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,14 @@ def model_identity(model: str | Path, config: PretrainedConfig, revision: str | 
 
 
 @cache
+def versions() -> dict[str, str]:
+    """Versions of this project and of what its models run on."""
+    return {name: version(name) for name in ("grove-video", "torch", "transformers")}
+
+
+@cache
 def _fingerprint(folder: Path) -> str:
     return files_fingerprint(sorted(path for path in folder.iterdir() if path.suffix in _FILES and path.is_file()))
 
 
-__all__ = ["model_identity"]
+__all__ = ["model_identity", "versions"]

@@ -63,7 +63,13 @@ def read_clips(path: Path) -> Iterator[CaptionedClip]:
             raise ValueError(f"{path}: line {entry.number}: {error}") from None
 
 
-def write_captions(output: Path, frames: Path, settings: StageSettings, videos: Path | None = None) -> dict[str, int]:
+def write_captions(
+    output: Path,
+    frames: Path,
+    settings: StageSettings,
+    videos: Path | None = None,
+    clips: Iterable[CaptionedClip] | None = None,
+) -> dict[str, int]:
     """
     Stage 2 of a file of stage 1, into a file; what is there of it already stays.
 
@@ -71,6 +77,7 @@ def write_captions(output: Path, frames: Path, settings: StageSettings, videos: 
         output (`Path`), frames (`Path`): file to write, and that of stage 1.
         settings ([`StageSettings`]): how.
         videos (`Path`, *optional*): their folder, for captioners of videos.
+        clips (`Iterable[CaptionedClip]`, *optional*): what is in the file of stage 1, if it was read before.
 
     Returns:
         `dict[str, int]`: clips `written`, and those dropped by reason.
@@ -80,7 +87,7 @@ def write_captions(output: Path, frames: Path, settings: StageSettings, videos: 
     made = {"stage2": dict(captioner.describe()), "spacy": settings.spacy, "checks": asdict(settings.checks)}
     made["frames"] = files_fingerprint([frames])
     with StageWriter(output, made) as writer:
-        left = (clip for clip in read_clips(frames) if clip.key not in writer.done)
+        left = (clip for clip in clips or read_clips(frames) if clip.key not in writer.done)
         for video in progress(caption_videos(left, pipeline, captioner, settings.checks), "captioning clips"):
             writer.add([video])
     return dict(writer.counts)

@@ -90,14 +90,20 @@ def _labelled(
         yield Annotated(to_record(caption, {"annotation": {**video.provenance, **provenance, "boxes": counts}}))
 
 
-def read_pairs(frames: Path, captions: Path) -> Iterator[tuple[CaptionedClip, CaptionedVideo]]:
+def read_pairs(
+    frames: Path, captions: Path, clips: Iterable[CaptionedClip] | None = None
+) -> Iterator[tuple[CaptionedClip, CaptionedVideo]]:
     """
     The clips of both files, in the order of the second, which is that of the first but for clips that stage 2 could not do.
+
+    Args:
+        frames (`Path`), captions (`Path`): files of stages 1 and 2.
+        clips (`Iterable[CaptionedClip]`, *optional*): what is in the file of stage 1, if it was read before.
 
     Raises:
         `ValueError`: naming the line, if one is none, or if the second file has a clip that the first has not.
     """
-    clips = read_clips(frames)
+    clips = iter(clips or read_clips(frames))
     for entry in read_entries(str(captions)):
         try:
             video = CaptionedVideo.from_dict(entry.value)
@@ -120,7 +126,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def write_records(
-    output: Path, frames: Path, captions: Path, settings: StageSettings, videos: Path | None = None
+    output: Path,
+    frames: Path,
+    captions: Path,
+    settings: StageSettings,
+    videos: Path | None = None,
+    clips: Iterable[CaptionedClip] | None = None,
 ) -> dict[str, int]:
     """
     Stage 3 of files of stages 1 and 2, into a file; what is there of it already stays.
@@ -129,6 +140,7 @@ def write_records(
         output (`Path`), frames (`Path`), captions (`Path`): file to write, and those of stages 1 and 2.
         settings ([`StageSettings`]): how.
         videos (`Path`, *optional*): their folder, for trackers that look at pictures.
+        clips (`Iterable[CaptionedClip]`, *optional*): what is in the file of stage 1, if it was read before.
 
     Returns:
         `dict[str, int]`: clips `written`, and those dropped by reason.
@@ -138,7 +150,7 @@ def write_records(
     made = {"stage3": _described(classifier, settings.tracks, tracker)}
     made["inputs"] = {"frames": files_fingerprint([frames]), "captions": files_fingerprint([captions])}
     with StageWriter(output, made) as writer:
-        left = (pair for pair in read_pairs(frames, captions) if pair[0].key not in writer.done)
+        left = (pair for pair in read_pairs(frames, captions, clips) if pair[0].key not in writer.done)
         for result in progress(label_clips(left, classifier, settings.tracks, tracker), "labelling boxes"):
             writer.add([result])
     return dict(writer.counts)

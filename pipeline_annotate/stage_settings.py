@@ -10,7 +10,7 @@ Back ends have names; a model is a folder or a Hub id, which may have a revision
 | `glamm:MODEL` | captioner: a converted GLaMM |
 | `kosmos2:MODEL`, `florence2:MODEL`, `qwen:MODEL` | captioners that transformers has itself |
 | `rules` | stages 2 and 3 without a language model |
-| `transformers:MODEL` | stages 2 and 3 by a language model that runs here |
+| `transformers:MODEL` | stages 2 and 3 by a language model that runs here; `transformers` alone is Llama-2, as in the paper |
 | `http:MODEL@URL` | the same by a server of OpenAI's chat protocol |
 | `grove:MODEL`, `git:MODEL` | stage 2 by a captioner of videos |
 | `bytetrack`, `sam2:MODEL` | stage 3 by a tracker |
@@ -81,15 +81,15 @@ class StageSettings:
             raise ValueError(f"{got}; expected more than 0, at least 1 and at least 0")
         if self.captioner != NO_CAPTIONER:
             _check_name("captioner", self.captioner, FRAME_CAPTIONERS, COLOURS)
-        if not re.fullmatch(r"rules|transformers:.+|http:.+@.+", self.language_model):
+        if not re.fullmatch(r"rules|transformers(:.+)?|http:.+@.+", self.language_model):
             raise ValueError(
-                f"--language-model: got {self.language_model!r}; expected rules, transformers:MODEL or http:MODEL@URL"
+                f"--language-model: got {self.language_model!r}; expected rules, transformers[:MODEL] or http:MODEL@URL"
             )
         if self.video_captioner is not None:
             _check_name("video-captioner", self.video_captioner, VIDEO_CAPTIONERS)
         if self.tracker is not None:
             _check_name("tracker", self.tracker, ("sam2",), BYTETRACK)
-        here = self.language_model.startswith("transformers:")
+        here = self.language_model.startswith("transformers")
         if self.by_likelihood and not here:
             raise ValueError(f"--by-likelihood: only transformers:MODEL gives likelihoods, got {self.language_model!r}")
         if self.quantization not in (None, *QUANTIZATIONS) or (self.quantization and not here):
@@ -141,7 +141,7 @@ def add_language_model_argument(parser: argparse.ArgumentParser) -> None:
     """What stages 2 and 3 have in common."""
     parser.add_argument(
         "--language-model", default="rules", metavar="NAME",
-        help="rules, transformers:MODEL[@REVISION] or http:MODEL@URL (default: %(default)s)",
+        help="rules, transformers[:MODEL[@REVISION]] (by default Llama-2) or http:MODEL@URL (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--quantize",

@@ -45,7 +45,11 @@ class Words:
             rng.sample((*SIZES, *COLORS, "striped", "plain"), rng.choice((0, 0, 1, 1, 2))) if kind != "person" else []
         )
         name = rng.choice(
-            PEOPLE if kind == "person" else GROUNDS if kind == "ground" else (*OBJECTS, *FURNITURE, "knife", "bowl")
+            PEOPLE
+            if kind == "person"
+            else GROUNDS
+            if kind == "ground"
+            else (*OBJECTS, *FURNITURE, "knife", "bowl", "area")
         )
         plural = plural and name in PLURALS
         words = (PLURALS[name] if plural else name).split()

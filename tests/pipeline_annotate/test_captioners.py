@@ -42,7 +42,8 @@ def test_batches_go_across_clips_and_results_come_in_order(shapes):
     assert any(len({key for key, _ in batch}) > 1 for batch in captioner.batches)
     for clip in found:
         assert {frame.caption for frame in clip.frames} == {f"{clip.key} (64, 64, 3)"}
-        assert clip.provenance == {"stage1": {"captioner": "counting"}, "target_fps": 5.0}
+        assert clip.provenance["stage1"] == {"captioner": "counting"} and clip.provenance["target_fps"] == 5.0
+        assert {*clip.provenance["versions"]} == {"grove-video", "torch", "transformers"}
         assert [index for batch in captioner.batches for key, index in batch if key == clip.key] == [
             f.frame_index for f in clip.frames
         ]

@@ -28,7 +28,7 @@ def test_names_of_colours(rgb, name):
 def test_regions_have_boxes_and_a_sentence():
     red, blue = (40, 10, 80, 40), (50, 70, 110, 110)
     captions = ColourCaptioner().caption([picture(((220, 30, 30), red), ((30, 60, 220), blue)), picture()])
-    assert captions[0].tagged_caption == "<p>a blue area</p> is under <p>a red area</p>"
+    assert captions[0].tagged_caption == "<p>a blue area</p> under <p>a red area</p>"
     for phrase, box in zip(captions[0].phrases, (blue, red), strict=True):
         np.testing.assert_allclose(phrase.boxes, [box], atol=3)
         assert 0.9 <= phrase.scores[0] <= 1
