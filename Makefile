@@ -2,7 +2,7 @@
 # make test    the tests; with ARGS, other ones: make test ARGS="-m slow"
 # make lint    ruff and mypy, without changing anything
 # make style   let ruff rewrite what it can
-# make bench   speed of inference, streaming, evaluation and training, with printed ratios
+# make bench   speed of inference, streaming, evaluation, training and annotation, with printed ratios
 # make assets  make examples/, checkpoints/grove-demo/ and docs/images/ again
 #
 # Each installs what it needs into .venv first. The Python to start from: make PYTHON=python3.12 demo
@@ -57,6 +57,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/annotate.py
 
 assets: $(VENV)/installed-test
 	$(BIN)/python examples/make_clip.py

@@ -111,9 +111,12 @@ def _load_clip_captioner(name: str, spacy: str, videos: Path) -> VideoCaptioner:
 @lru_cache(maxsize=1)
 def load_similarity(model: str) -> Any:
     """The encoder of sentences that helps the rules (see [`~eval.text_similarity.text_similarity`])."""
+    from huggingface_hub import snapshot_download
+
     from eval.text_similarity import text_similarity
 
-    return text_similarity("sentence", model)
+    name, revision = split_revision(model)
+    return text_similarity("sentence", name if revision is None else snapshot_download(name, revision=revision))
 
 
 def load_classifier(settings: StageSettings) -> PhraseClassifier:
@@ -127,7 +130,8 @@ def load_classifier(settings: StageSettings) -> PhraseClassifier:
     if model is None:
         if settings.similarity is None:
             return RulesClassifier()
-        return RulesClassifier(load_similarity(settings.similarity), model=settings.similarity)
+        similarity, name = load_similarity(settings.similarity), Path(settings.similarity)
+        return RulesClassifier(similarity, model=name.name if name.is_dir() else settings.similarity)
     from .language_model import LanguageModelClassifier
 
     return LanguageModelClassifier(model, settings.by_likelihood)

@@ -22,19 +22,7 @@ import torch
 
 from dataset_builders.command_line import emit
 
-from .back_ends import (
-    load_captioner,
-    load_classifier,
-    load_language_model,
-    load_pipeline,
-    load_tracker,
-    load_video_captioner,
-)
 from .clip_lists import ClipRequest
-from .engine import STAGES, part_counts
-from .stage1 import requested, write_frames
-from .stage2 import write_captions
-from .stage3 import write_records
 from .stage_files import summary
 from .stage_settings import (
     StageSettings,
@@ -77,6 +65,8 @@ def packages() -> Iterator[Finding]:
 
 def back_ends(settings: StageSettings, videos: Path) -> Iterator[Finding]:
     """Loads every back end that a run would use."""
+    from .back_ends import load_captioner, load_classifier, load_pipeline, load_tracker, load_video_captioner
+
     loads: list[tuple[str, str, Callable[[], Any]]] = [
         ("spaCy model", settings.spacy, lambda: load_pipeline(settings.spacy)),
         ("captioner", settings.captioner, lambda: load_captioner(settings.captioner, settings.seed)),
@@ -100,6 +90,8 @@ def back_ends(settings: StageSettings, videos: Path) -> Iterator[Finding]:
 
 def _answering(settings: StageSettings) -> None:
     """Loads the language model; a server's has to answer too."""
+    from .back_ends import load_language_model
+
     model = load_language_model(settings.language_model, settings.quantization)
     if model is not None:
         model.answer([[{"role": "user", "content": "Say yes."}]])
@@ -117,6 +109,11 @@ def time_sample(requests: Sequence[ClipRequest], videos: Path, settings: StageSe
     Returns:
         `dict`: `clips` by what became of them, and `seconds` of every stage.
     """
+    from .engine import STAGES, part_counts
+    from .stage1 import write_frames
+    from .stage2 import write_captions
+    from .stage3 import write_records
+
     seconds = {}
     with tempfile.TemporaryDirectory() as temporary:
         frames, captions, records = (Path(temporary) / f"{stage}.jsonl" for stage in STAGES)
@@ -162,9 +159,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--sample {args.sample}, --project {args.project}; expected at least 0 and at least 1")
     if not args.videos.is_dir():
         raise ValueError(f"{args.videos}: no such folder of videos")
-    settings = settings_of(args)
-    requests = requested(args.videos, args.clips, None, args.window)
-    found = [*packages(), *back_ends(settings, args.videos), Finding("clips", True, f"{len(requests):,}")]
+    settings, requests, found = settings_of(args), [], [*packages()]
+    if all(one.ok for one in found):  # without these nothing else could be imported
+        from .stage1 import requested
+
+        requests = requested(args.videos, args.clips, None, args.window)
+        found += [*back_ends(settings, args.videos), Finding("clips", True, f"{len(requests):,}")]
     content: dict[str, Any] = {"checks": [vars(one) for one in found], "sample": None}
     text = [f"{'ok     ' if one.ok else 'MISSING'} {one.name}: {one.said}" for one in found]
     if missing := [one.name for one in found if not one.ok]:
@@ -193,7 +193,7 @@ def _costs(sample: Mapping[str, Any]) -> list[str]:
     parts = ", ".join(f"{stage} {value / count:.2f} s" for stage, value in seconds.items())
     what = f"{sample['device']} hours"
     return [
-        f"Sample: {summary({**clips, 'written': clips.pop('annotated')})}",
+        f"Sample: {summary({'written': clips.pop('annotated'), **clips})}",
         f"A clip takes {sum(seconds.values()) / count:.2f} s in one process ({parts}).",
         f"{sample['projected_clips']:,} clips: {sample['projected_hours']:,.2f} {what}, divided by the number of processes.",
     ]

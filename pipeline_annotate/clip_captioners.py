@@ -10,7 +10,7 @@ what was said of its frames, whose boxes then get the labels of their caption.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +154,11 @@ class GitClipCaptioner:
         return [clip if isinstance(clip, Dropped) else noun_phrases(next(captions), self.pipeline) for clip in read]
 
     @torch.inference_mode()
-    def _captions(self, clips: Sequence[Iterable[np.ndarray]]) -> list[str]:
+    def _captions(self, clips: Sequence[np.ndarray]) -> list[str]:
         if not clips:
             return []
-        pictures = [Image.fromarray(frame) for clip in clips for frame in clip]
+        whole = [[*clip, *[clip[-1]] * (self.num_frames - len(clip))] for clip in clips]  # some frames may not decode
+        pictures = [Image.fromarray(frame) for clip in whole for frame in clip]
         pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         pixels = pixels.unflatten(0, (len(clips), -1)).to(self.model.device, self.model.dtype)
         ids = self.model.generate(pixel_values=pixels, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1)

@@ -1,8 +1,8 @@
 """
 The parts of a run as jobs of a cluster, through datatrove's executors, with the blocks that run here too.
 
-As many jobs as `--workers` are started, each for its share of the parts, so that a job loads its models once. What a job leaves
-behind when its time is up, or when it is killed, the same command hands out again.
+Of Slurm as many jobs as `--workers` are started, each for its share of the parts, so that a job loads its models once; Ray has a
+process for each part, as many at a time. What is left when time is up, or when a job is killed, the same command hands out again.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sbatch",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=VALUE",
         help="more options of Slurm's sbatch, such as account=lab",
@@ -81,47 +82,74 @@ def run_on_cluster(args: argparse.Namespace, block: AnnotateParts, parts: int, o
     options: dict[str, Any] = {
         "tasks": parts,
         "workers": args.workers,
-        "tasks_per_job": math.ceil(parts / args.workers),
         "logging_dir": str(output / "logs"),
         "cpus_per_task": args.cpus_per_worker,
         "gpus_per_task": args.gpus_per_worker,
     }
     if args.executor == "slurm":
-        from datatrove.executor import SlurmPipelineExecutor
-
-        activate = Path(sys.prefix) / "bin" / "activate"
-        executor = SlurmPipelineExecutor(
-            [block], time=args.time, partition=args.partition, job_name="annotate", qos="",
-            mem_per_cpu_gb=math.ceil(args.memory_per_cpu), venv_path=str(activate) if activate.exists() else None,
-            sbatch_args=dict(option.split("=", 1) for option in args.sbatch), slurm_logs_folder=str(output / "slurm"), **options,
-        )  # fmt: skip
-        left, job = len(executor.get_incomplete_ranks(skip_completed=True)), output / "slurm" / "job_id"
-        if left and not _is_queued(job):
-            executor.run()
-            job.write_text(str(executor.job_id), encoding="utf-8")
-        if left:
-            where = f"`squeue --me` shows them, and what they print is in {output / 'slurm'}"
-            logger.info("%d parts are not finished; their jobs are in the queue: %s", left, where)
-        return not left
+        return _run_on_slurm(args, block, output, options)
     import ray
     from datatrove.executor import RayPipelineExecutor
 
     ray.init(ignore_reinit_error=True, log_to_driver=False)  # a running cluster, by RAY_ADDRESS, or one of this machine
-    ray_executor = RayPipelineExecutor([block], mem_per_cpu_gb=args.memory_per_cpu, **options)
-    ray_executor.run()
-    left = len(ray_executor.get_incomplete_ranks(skip_completed=True))
-    if left:
+    # Of several tasks in a job datatrove would start all at once.
+    executor = RayPipelineExecutor([block], mem_per_cpu_gb=args.memory_per_cpu, tasks_per_job=1, **options)
+    executor.run()
+    if left := len(executor.get_incomplete_ranks(skip_completed=True)):
         raise ValueError(f"{left} parts could not be done; {output / 'logs'} says why, and the same command goes on")
     return True
 
 
+def _run_on_slurm(args: argparse.Namespace, block: AnnotateParts, output: Path, options: dict[str, Any]) -> bool:
+    from .slurm_executor import PatientSlurmExecutor
+
+    activate = Path(sys.prefix) / "bin" / "activate"
+    executor = PatientSlurmExecutor(
+        [block], time=args.time, partition=args.partition, job_name="annotate", qos="",
+        mem_per_cpu_gb=math.ceil(args.memory_per_cpu), venv_path=str(activate) if activate.exists() else None,
+        sbatch_args=dict(option.split("=", 1) for option in args.sbatch), slurm_logs_folder=str(output / "slurm"), **options,
+    )  # fmt: skip
+    left, job = len(executor.get_incomplete_ranks(skip_completed=True)), output / "slurm" / "job_id"
+    if not left:
+        return True
+    if _is_queued(job):
+        logger.info("%d parts are not finished; their jobs are in the queue (`squeue --me`)", left)
+        return False
+    if job.exists():
+        before = job.read_text(encoding="utf-8")
+        logger.warning(
+            "job %s left %d parts; %s says why, and they are handed out again", before, left, output / "logs"
+        )
+    executor.tasks_per_job = math.ceil(left / min(args.workers, left))
+    try:
+        executor.run()
+    except subprocess.CalledProcessError as error:  # what sbatch said stands above
+        raise ValueError(
+            f"Slurm refused the jobs: `{' '.join(map(str, error.cmd[:-1]))}` ended with {error.returncode}"
+        ) from None
+    finally:
+        if executor.job_id:
+            job.write_text(str(executor.job_id), encoding="utf-8")
+    logger.info("%d parts are in the queue (`squeue --me`); what their jobs print is in %s", left, output / "slurm")
+    return False
+
+
 def _is_queued(job: Path) -> bool:
-    """Whether the jobs that were handed to Slurm last wait or run still."""
+    """
+    Whether the jobs that were handed to Slurm last wait or run still.
+
+    Raises:
+        `ValueError`: if Slurm does not say.
+    """
     if not job.exists():
         return False
     line = ["squeue", "--noheader", "--jobs", job.read_text(encoding="utf-8")]
-    found = subprocess.run(line, capture_output=True, text=True, check=False)  # fails for jobs that it has forgotten
-    return found.returncode == 0 and bool(found.stdout.strip())
+    found = subprocess.run(line, capture_output=True, text=True, check=False)
+    if found.returncode == 0:
+        return bool(found.stdout.strip())
+    if "Invalid job id" in found.stderr:  # long forgotten
+        return False
+    raise ValueError(f"`{' '.join(line)}` failed ({' '.join(found.stderr.split())}); try again when it answers")
 
 
 __all__ = ["EXECUTORS", "add_cluster_arguments", "check_cluster", "run_on_cluster"]

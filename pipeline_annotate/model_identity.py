@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,13 @@ def model_identity(model: str | Path, config: PretrainedConfig, revision: str | 
 @cache
 def versions() -> dict[str, str]:
     """Versions of this project and of what its models run on."""
-    return {name: version(name) for name in ("grove-video", "torch", "transformers")}
+    found = {}
+    for name in ("grove-video", "torch", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            continue
+    return found
 
 
 @cache

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,8 @@ from .visual_trackers import BoxTracker, ByteTracker
 
 METRICS = ("AP50", "Recall", "CIDEr")
 CONSISTENCY = "label consistency"
+logger = logging.getLogger(__name__)
+
 _FOLDERS = ("modeling_grove", "dataset_builders", "eval", "pipeline_annotate")
 
 
@@ -87,29 +91,40 @@ def ways(more: Mapping[str, Way] | None = None) -> dict[str, Way]:
         "... gaps of 3 frames filled": Way(tracks=TrackOptions(fill_gaps=3)),
         "... phrases of 3 frames on": Way(tracks=TrackOptions(min_frames=3)),
         "... the last three together": Way(tracks=TrackOptions(reject_outliers=0.3, fill_gaps=3, min_frames=3)),
-        "a tracker (ByteTrack) in place of stage 3": Way(tracker=ByteTracker()),
         **(more or {}),
     }
 
 
 def ways_of_models(args: argparse.Namespace, videos: Path) -> dict[str, Way]:
     """
-    The rows of the models that a command line names.
+    The rows of the paper's alternatives: a tracker, and the models that a command line names.
 
     Raises:
         `ValueError`: if one cannot be loaded.
     """
     rows = {}
+    if find_spec("trackers") is None:
+        logger.warning("`trackers` is not installed, so ByteTrack has no row; `pip install trackers`")
+    else:
+        rows["a tracker (ByteTrack) in place of stage 3"] = Way(tracker=ByteTracker())
+    StageSettings(NO_CAPTIONER, args.language_model, args.quantize)  # for its checks
     if args.language_model != "rules":
-        name = f"a language model ({args.language_model.split('@')[0]})"
+        name = f"a language model ({_public(args.language_model)})"
         for title, whole in ((name, False), ("... that reads whole captions", True)):
             settings = StageSettings(NO_CAPTIONER, args.language_model, args.quantize, whole_captions=whole)
             rows[title] = Way(load_video_captioner(settings), load_classifier(settings))
     if args.video_captioner is not None:
         settings = StageSettings(NO_CAPTIONER, video_captioner=args.video_captioner, spacy=args.spacy)
-        name = f"a video captioner ({args.video_captioner}) in place of stage 2"
+        name = f"a video captioner ({_public(args.video_captioner)}) in place of stage 2"
         rows[name] = Way(load_video_captioner(settings, videos))
     return rows
+
+
+def _public(name: str) -> str:
+    """A back end's name without the folders of this machine, or a server's address."""
+    kind, _, model = name.partition(":")
+    model = model.rpartition("@")[0] if kind == "http" else model
+    return f"{kind}:{Path(model).name if Path(model).is_dir() else model}"
 
 
 def label_consistency(truth: Sequence[Record], found: Mapping[str, Record]) -> float:

@@ -18,12 +18,15 @@ from .clip_captioners import read_clip
 from .frame_captions import CaptionedClip
 from .mask_boxes import MaskBoxes
 from .model_identity import model_identity
-from .visual_trackers import LABELLED_FRAMES, LabelledBox, boxes_by_language, labelled_frames
+from .stage_files import Dropped
+from .visual_trackers import LABELLED_FRAMES, LabelledBox, LostClip, boxes_by_language, labelled_frames
 
 _MEAN, _STD = (
     (0.485, 0.456, 0.406),
     (0.229, 0.224, 0.225),
 )  # ImageNet's, as in its own processor, which needs torchvision
+_CACHED_FRAMES = 48  # 5 GB of the large model's at 1024 pixels; the frames of a longer clip are encoded for each phrase
+_MOST_FRAMES = 400  # 5 GB of pictures
 _TOP_LEFT, _BOTTOM_RIGHT = 2, 3  # what its prompt encoder calls the corners of a box
 
 
@@ -73,8 +76,11 @@ class Sam2Tracker:
         The boxes of a clip, given what each of its phrases in lower case is.
 
         Raises:
-            `ValueError`: if the clip cannot be read any more, or has other frames than stage 1 saw.
+            [`LostClip`]: if the clip cannot be read any more, has other frames than stage 1 saw, or more than fit into memory.
         """
+        if len(clip.frames) > _MOST_FRAMES:
+            many = f"{len(clip.frames)} frames; a tracker takes {_MOST_FRAMES} at most, so cut clips with --window"
+            raise LostClip(Dropped(clip.key, "too_many_frames", many))
         prompts: dict[int, dict[int, np.ndarray]] = defaultdict(dict)
         chosen = labelled_frames(clip, self.frames)
         for frame, label, box, _ in boxes_by_language(clip, labels):
@@ -90,11 +96,10 @@ class Sam2Tracker:
             clip, self.videos, target_fps=None, select=lambda count: sorted(n for n in wanted if n < count)
         )
         if not isinstance(read, VideoClip):
-            raise ValueError(f"{read.key}: {read.message}; stage 1 could read it")
+            raise LostClip(read)
         if len(read.frames) != len(clip.frames):
-            raise ValueError(
-                f"{clip.key}: {len(clip.frames)} frames were captioned, {len(read.frames)} of them can be read"
-            )
+            counts = f"{len(clip.frames)} frames were captioned, {len(read.frames)} of them can be read"
+            raise LostClip(Dropped(clip.key, "other_frames", counts))
         return read.frames
 
     @torch.inference_mode()
@@ -110,7 +115,7 @@ class Sam2Tracker:
         for label, boxes in prompts.items():  # the model wants all objects of a session prompted in the same frames
             session = Sam2VideoInferenceSession(
                 frames, height, width, inference_device=self.model.device, dtype=self.model.dtype,
-                max_vision_features_cache_size=len(frames),
+                max_vision_features_cache_size=_CACHED_FRAMES,
             )  # fmt: skip
             session.cache = seen = seen or session.cache  # pictures are encoded once for all of them
             number = session.obj_id_to_idx(label)

@@ -11,19 +11,24 @@ that is above the threshold.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.filter import Graph
 
 from dataset_builders.command_line import emit, progress
+from modeling_grove.video_file_grove import VideoDecodeError, VideoFile
 
-from .clip_lists import ClipRequest, video_duration, windows
+from .clip_lists import ClipRequest, read_table, windows
 from .stage1 import requested
 from .stage_files import Dropped, StageWriter, check_output, summary
 
@@ -54,51 +59,57 @@ class Scenes:
         }
 
 
-def scene_starts(path: Path, threshold: float = 0.3, start: float = 0.0, end: float | None = None) -> list[float]:
+def scene_starts(video: VideoFile, threshold: float = 0.3, start: float = 0.0, end: float = math.inf) -> list[float]:
     """
-    The seconds at which scenes start, without the beginning.
+    The seconds at which scenes start, without the beginning; frames that do not decode are passed over.
 
     Args:
-        path (`Path`): of a video.
+        video ([`~modeling_grove.video_file_grove.VideoFile`]): whose clock is that of clips.
         threshold (`float`, *optional*, defaults to 0.3): of FFmpeg's score.
         start (`float`, *optional*, defaults to 0.0), end (`float`, *optional*): seconds of the part to look at.
 
     Raises:
-        `av.FFmpegError`: if the video cannot be read.
+        [`~modeling_grove.video_grove.VideoDecodeError`]: if no frame of the part decodes.
     """
-    with av.open(str(path.absolute())) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        graph = Graph()
-        source = graph.add_buffer(template=stream)
-        small = graph.add("scale", f"{_WIDTH}:-2")
-        changed = graph.add("select", f"gt(scene,{threshold})")
-        sink = graph.add("buffersink")
-        for first, second in itertools.pairwise((source, small, changed, sink)):
-            first.link_to(second)
-        graph.configure()
-        if start > 0:
-            container.seek(int(start * av.time_base))
-        found: list[float] = []
-        for frame in container.decode(stream):
-            if frame.time is None or frame.time < start:
-                continue
-            if end is not None and frame.time >= end:
-                break
-            graph.push(frame)
-            found += _passed(graph)
+    times = video.timeline.times
+    wanted = np.flatnonzero((times >= start) & (times < end))
+    if not len(wanted):
+        raise VideoDecodeError(f"{video.name}: no frames from {start:g} s on; it has {times[-1]:g} s")
+    graph = None
+    found: list[float] = []
+    for index, pixels in video.decode(wanted, 0):
+        graph = graph or _comparing(pixels.shape[1], pixels.shape[0], threshold)
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        frame.pts, frame.time_base = index, Fraction(1)
+        graph.push(frame)
+        found += [float(times[passed]) for passed in _passed(graph)]
     return [second for second in found if second > start]
 
 
-def _passed(graph: Graph) -> Iterator[float]:
-    """The times of the frames that a graph lets through."""
+def _comparing(width: int, height: int, threshold: float) -> Graph:
+    """A graph that lets those frames through with which a scene starts."""
+    graph = Graph()
+    parts = (
+        graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=Fraction(1)),
+        graph.add("scale", f"{_WIDTH}:-2"),
+        graph.add("select", f"gt(scene,{threshold})"),
+        graph.add("buffersink"),
+    )
+    for first, second in itertools.pairwise(parts):
+        first.link_to(second)
+    graph.configure()
+    return graph
+
+
+def _passed(graph: Graph) -> Iterator[int]:
+    """The numbers of the frames that a graph lets through."""
     while True:
         try:
-            frame = graph.pull()
+            number = graph.pull().pts
         except (av.BlockingIOError, av.EOFError):
             return
-        if frame.time is not None:
-            yield frame.time
+        if number is not None:
+            yield number
 
 
 def cut_at_scenes(
@@ -117,13 +128,12 @@ def cut_at_scenes(
     path = videos / request.video_fname
     if not path.is_file():
         return Dropped(request.key, "missing_video", f"{path}: no such file")
-    first, duration = request.start or 0.0, video_duration(path)
-    if duration is None:
-        return Dropped(request.key, "undecodable_video", f"{path}: cannot be opened, or does not say how long it is")
-    last = duration if request.end is None else min(request.end, duration)
     try:
-        starts = [first, *scene_starts(path, threshold, first, last), last]
-    except (av.FFmpegError, OSError, IndexError) as error:
+        video = VideoFile(str(path.absolute()), path.name, None)
+        duration = float(video.timeline.times[-1]) + 1 / video.timeline.fps
+        first, last = request.start or 0.0, duration if request.end is None else min(request.end, duration)
+        starts = [first, *scene_starts(video, threshold, first, last), last]
+    except (VideoDecodeError, OSError) as error:
         return Dropped(request.key, "undecodable_video", " ".join(str(error).split()))
     scenes = [
         replace(request, start=start, end=end) for start, end in itertools.pairwise(starts) if end - start >= least
@@ -171,7 +181,10 @@ def run(args: argparse.Namespace) -> int:
     if given := [request.key for request in requests if request.start_frame is not None]:
         raise ValueError(f"--clips: {given[0]} is given in frames; expected seconds, or whole videos")
     counts = write_scenes(args.output, requests, args)
-    emit({"output": str(args.output), **counts}, f"{args.output}: {summary(counts)}", args.json)
+    clips = len(read_table(args.output)) if counts["written"] else 0
+    others = {reason: count for reason, count in counts.items() if reason != "written"}
+    text = f"{args.output}: {counts['written']:,} videos, {summary({**others, 'written': clips})}"
+    emit({"output": str(args.output), "videos": counts["written"], "clips": clips, **others}, text, args.json)
     return 0
 
 
@@ -183,7 +196,8 @@ def write_scenes(output: Path, requests: Sequence[ClipRequest], args: argparse.N
         `dict[str, int]`: videos `written`, and those dropped by reason.
     """
     options = {"threshold": args.threshold, "least": args.least, "window": args.window}
-    with StageWriter(output, options) as writer, ThreadPoolExecutor(args.workers) as threads:
+    listed = hashlib.sha256(repr([str(args.videos.resolve()), *requests]).encode()).hexdigest()[:16]
+    with StageWriter(output, {**options, "videos": listed}) as writer, ThreadPoolExecutor(args.workers) as threads:
         left = [request for request in requests if request.key not in writer.done]
         found = threads.map(lambda request: cut_at_scenes(request, args.videos, **options), left)
         for scenes in progress(found, "looking for scenes", len(left), unit="video"):

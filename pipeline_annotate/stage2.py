@@ -86,6 +86,8 @@ def write_captions(
     pipeline, captioner = load_pipeline(settings.spacy), load_video_captioner(settings, videos)
     made = {"stage2": dict(captioner.describe()), "spacy": settings.spacy, "checks": asdict(settings.checks)}
     made["frames"] = files_fingerprint([frames])
+    if videos is not None and settings.video_captioner is not None:
+        made["videos"] = str(videos.resolve())
     with StageWriter(output, made) as writer:
         left = (clip for clip in clips or read_clips(frames) if clip.key not in writer.done)
         for video in progress(caption_videos(left, pipeline, captioner, settings.checks), "captioning clips"):

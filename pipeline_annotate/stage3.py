@@ -22,7 +22,7 @@ from .stage2 import read_clips
 from .stage_files import Dropped, StageWriter, check_output, in_batches, summary
 from .stage_settings import StageSettings, add_language_model_argument, add_stage3_arguments, settings_of
 from .video_captions import CaptionedVideo
-from .visual_trackers import BoxTracker
+from .visual_trackers import BoxTracker, LostClip
 
 _AT_ONCE = 32  # clips
 
@@ -82,7 +82,11 @@ def _labelled(
     answers = classifier.classify(questions)
     for (clip, video), question, answer in zip(pairs, questions, answers, strict=True):
         labels = dict(zip(question.phrases, answer, strict=True))
-        caption, boxes = make_tracks(clip, video.caption, labels, options, tracker)
+        try:
+            caption, boxes = make_tracks(clip, video.caption, labels, options, tracker)
+        except LostClip as error:
+            yield error.dropped
+            continue
         if not any(track.presence.any() for track in caption.tracks):
             yield Dropped(clip.key, "no_boxes", f"no phrase of {video.caption.caption!r} has a box")
             continue
@@ -147,7 +151,9 @@ def write_records(
     """
     check_output(output)
     classifier, tracker = load_classifier(settings), load_tracker(settings.tracker, videos)
-    made = {"stage3": _described(classifier, settings.tracks, tracker)}
+    made: dict[str, Any] = {"stage3": _described(classifier, settings.tracks, tracker)}
+    if videos is not None and tracker is not None:
+        made["videos"] = str(videos.resolve())
     made["inputs"] = {"frames": files_fingerprint([frames]), "captions": files_fingerprint([captions])}
     with StageWriter(output, made) as writer:
         left = (pair for pair in read_pairs(frames, captions, clips) if pair[0].key not in writer.done)

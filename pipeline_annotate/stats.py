@@ -12,8 +12,6 @@ import argparse
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,6 @@ from .stage3 import box_counts
 from .stage_files import dropped_path
 
 _STAGE_TITLES = dict(zip(STAGES, ("stage 1, frames", "stage 2, captions", "stage 3, labels"), strict=True))
-_MOST_RECORDS = 100_000  # whose statistics are taken; more would say the same
 
 
 def run_statistics(folder: Path) -> dict[str, Any]:
@@ -48,6 +45,8 @@ def run_statistics(folder: Path) -> dict[str, Any]:
     if not plan_file.is_file():
         raise ValueError(f"{folder}: no plan.json; expected the --output of `python -m pipeline_annotate run`")
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
+    if not {"requested", "clips_per_part"} <= plan.keys():
+        raise ValueError(f"{plan_file}: is no plan of `python -m pipeline_annotate run`; expected the --output of one")
     parts = math.ceil(plan["requested"] / plan["clips_per_part"])
     stages: dict[str, dict[str, Any]] = {stage: {"done": 0, "dropped": Counter()} for stage in STAGES}
     examples: dict[str, str] = {}
@@ -56,18 +55,21 @@ def run_statistics(folder: Path) -> dict[str, Any]:
         part = part_folder(folder, rank)
         for stage in STAGES:
             file = part / f"{stage}.jsonl"
-            whole = file.exists()
-            file = file if whole else part / f"{stage}.part.jsonl"
-            stages[stage]["done"] += file.read_bytes().count(b"\n") if file.exists() else 0
-            for line in _lines(dropped_path(file)):
+            whole, unfinished = file.exists(), part / f"{stage}.part.jsonl"
+            # A stage may end between two looks, so what is gone has the other name.
+            made = _content(file) if whole else _content(unfinished) or _content(file)
+            dropped = _content(dropped_path(file)) or _content(dropped_path(unfinished))
+            stages[stage]["done"] += made.count(b"\n")
+            for line in map(json.loads, dropped.split(b"\n")[:-1]):
                 stages[stage]["dropped"][line["reason"]] += 1
                 examples.setdefault(line["reason"], f"{line['key']}: {line['message']}")
             if whole and stage == STAGES[-1]:
                 finished.append(file)
                 boxes.update(box_counts(file))
     statistics = Statistics()
-    for record in islice((record for file in finished for record in read_records(str(file))), _MOST_RECORDS):
-        statistics.add(record)
+    for file in progress(finished, "counting", len(finished), unit="part"):
+        for record in read_records(str(file)):
+            statistics.add(record)
     return {
         "requested": plan["requested"],
         "parts": parts,
@@ -79,11 +81,12 @@ def run_statistics(folder: Path) -> dict[str, Any]:
     }
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file that may be written just now."""
-    if path.exists():
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            yield json.loads(line)
+def _content(path: Path) -> bytes:
+    """A file that may not be there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def report(found: dict[str, Any]) -> str:

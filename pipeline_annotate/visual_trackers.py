@@ -19,6 +19,7 @@ import numpy as np
 from modeling_grove.windows_grove import segment_midpoints
 
 from .frame_captions import CaptionedClip
+from .stage_files import Dropped
 
 LABELLED_FRAMES = 5  # of a clip, as in the paper's appendix B
 
@@ -40,6 +41,19 @@ class LabelledBox(NamedTuple):
     score: float
 
 
+class LostClip(ValueError):
+    """
+    A clip that a tracker cannot look at.
+
+    Args:
+        dropped ([`Dropped`]): which, and why.
+    """
+
+    def __init__(self, dropped: Dropped):
+        super().__init__(f"{dropped.key}: {dropped.message}")
+        self.dropped = dropped
+
+
 class BoxTracker(Protocol):
     """A tracker."""
 
@@ -48,7 +62,12 @@ class BoxTracker(Protocol):
         ...
 
     def track(self, clip: CaptionedClip, labels: Mapping[str, int | None]) -> list[LabelledBox]:
-        """The boxes of a clip, given what each of its phrases in lower case is."""
+        """
+        The boxes of a clip, given what each of its phrases in lower case is.
+
+        Raises:
+            [`LostClip`]: if its pictures cannot be had.
+        """
         ...
 
 
@@ -99,18 +118,19 @@ class ByteTracker:
         things = self._things(clip, boxes)
         chosen, votes = labelled_frames(clip, self.frames), defaultdict[int, Counter[int | None]](Counter)
         for box, thing in zip(boxes, things, strict=True):
-            if box.frame in chosen and thing >= 0:
+            if box.frame in chosen:
                 votes[thing][box.label] += 1
         label = {thing: counts.most_common(1)[0][0] for thing, counts in votes.items()}
         return [box._replace(label=label.get(thing)) for box, thing in zip(boxes, things, strict=True)]
 
     def _things(self, clip: CaptionedClip, boxes: list[LabelledBox]) -> list[int]:
-        """For each box the number of its thing, or -1."""
+        """For each box the number of its thing."""
         import supervision
         from trackers import ByteTrackTracker
 
         # Scores of captioners say too little to tell boxes that found a thing from those that may only go on with one.
         rate = _frames_a_second(clip)
+        # Numbers of things that have one box alone are below -1: it knows nothing of them.
         tracker = ByteTrackTracker(
             lost_track_buffer=round(30 * self.lost_seconds), frame_rate=rate, track_activation_threshold=0.0,
             high_conf_det_threshold=0.0, minimum_consecutive_frames=1, minimum_iou_threshold=self.min_iou,
@@ -125,7 +145,8 @@ class ByteTracker:
                     np.array([boxes[place].box for place in mine], np.float32).reshape(-1, 4),
                     confidence=np.array([boxes[place].score for place in mine], np.float32),
                     data={"place": np.array(mine, int)},
-                )
+                ),
+                timestamp=clip.frames[frame].timestamp,
             )
             numbers = [] if found.tracker_id is None else found.tracker_id.tolist()
             places = [int(place) for place in found.data.get("place", [])]
@@ -135,7 +156,7 @@ class ByteTracker:
             begun = [track for track in tracker.tracks if all(track is not other for other in known)]
             first += zip([place for place in places if things[place] < 0], begun, strict=True)
         for place, track in first:
-            things[place] = track.tracker_id
+            things[place] = track.tracker_id if track.tracker_id >= 0 else -2 - place
         return things
 
 
@@ -144,4 +165,12 @@ def _frames_a_second(clip: CaptionedClip) -> float:
     return (len(clip.frames) - 1) / (last.timestamp - first.timestamp) if last.timestamp > first.timestamp else clip.fps
 
 
-__all__ = ["LABELLED_FRAMES", "BoxTracker", "ByteTracker", "LabelledBox", "boxes_by_language", "labelled_frames"]
+__all__ = [
+    "LABELLED_FRAMES",
+    "BoxTracker",
+    "ByteTracker",
+    "LabelledBox",
+    "LostClip",
+    "boxes_by_language",
+    "labelled_frames",
+]

@@ -1,6 +1,7 @@
 """Before a run whether it can start and what it costs; while it runs and after it what became of the clips."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -26,7 +27,8 @@ def test_check_times_a_sample_and_says_what_all_will_cost(shapes, spacy_folder, 
     assert sample["projected_hours"] == pytest.approx(sum(sample["seconds"].values()) / 3 * 1e6 / 3600)
     assert main(line) == 0
     text = capsys.readouterr().out
-    assert "ok      captioner: shapes:" in text and "1,000,000 clips:" in text and "CPU hours" in text
+    assert "ok      captioner: shapes:" in text and "1,000,000 clips:" in text
+    assert re.search("[CG]PU hours, divided by", text) and "Sample: 3 clips\n" in text
 
 
 def test_check_says_what_is_missing(shapes, spacy_folder, tmp_path, capsys):
@@ -88,5 +90,9 @@ def test_stats_while_a_run_goes_on(finished, tmp_path, capsys):
 
 
 def test_stats_of_no_run(tmp_path, capsys):
+    (tmp_path / "plan.json").write_text('{"samples": 3}')
+    assert main(["stats", str(tmp_path)]) == 2
+    assert "is no plan of `python -m pipeline_annotate run`" in capsys.readouterr().err
+    (tmp_path / "plan.json").unlink()
     assert main(["stats", str(tmp_path)]) == 2
     assert "no plan.json; expected the --output" in capsys.readouterr().err

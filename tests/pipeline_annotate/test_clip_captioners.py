@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dataset_builders.reading import read_entries, read_records
@@ -58,6 +59,14 @@ def test_a_clip_that_is_gone_does_not_stop_the_others(frames, shapes, git, pipel
     first, second = captioner.write([gone, there])
     assert isinstance(first, Dropped) and first.reason == "missing_video" and not isinstance(second, Dropped)
     assert captioner.write([gone]) == [first]
+
+
+def test_frames_that_do_not_decode_do_not_mix_clips(shapes, git, pipeline, monkeypatch):
+    captioner = GitClipCaptioner(str(git), shapes / "videos", pipeline, max_new_tokens=6)
+    rng = np.random.default_rng(0)
+    one, other = (rng.integers(0, 256, (count, 32, 48, 3), np.uint8) for count in (6, 3))
+    together = captioner._captions([one, other, one])
+    assert together == [captioner._captions([one])[0], captioner._captions([other])[0], together[0]]
 
 
 def test_git_of_pictures_is_refused(tmp_path, pipeline):

@@ -65,6 +65,33 @@ def test_jobs_do_their_share_and_the_same_command_collects(slurm, shapes, spacy_
     assert here == cluster
 
 
+@pytest.mark.slow
+def test_a_part_that_fails_does_not_stop_those_behind_it(slurm, shapes, spacy_folder, tmp_path, capsys, caplog):
+    options = ["--executor", "slurm", "--partition", "main", "--workers", "1", "--json"]
+    command = line(shapes, spacy_folder, tmp_path / "cluster", *options)
+    broken = tmp_path / "cluster" / "parts" / "00001"
+    broken.mkdir(parents=True)
+    (broken / "frames.jsonl").write_text("no JSON\n")
+    assert main(command) == 0
+    done = [(tmp_path / "cluster" / "parts" / f"{rank:05d}" / "records.jsonl").exists() for rank in range(4)]
+    assert done == [True, False, True, True]
+    (broken / "frames.jsonl").unlink()
+    with caplog.at_level("WARNING"):
+        assert main(command) == 0
+    assert "job 7 left 1 parts" in caplog.text
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["clips"] == {"annotated": 12}
+
+
+def test_what_slurm_refuses_is_one_line(slurm, shapes, spacy_folder, tmp_path, capsys):
+    (slurm / "sbatch").write_text("#!/usr/bin/env bash\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+    options = ["--executor", "slurm", "--partition", "nowhere", "--sbatch", "a=1", "--sbatch", "b=2"]
+    assert main(line(shapes, spacy_folder, tmp_path / "cluster", *options)) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: Slurm refused the jobs: `sbatch")
+    script = (tmp_path / "cluster" / "logs" / "launch_script.slurm").read_text()
+    assert "#SBATCH --a=1" in script and "#SBATCH --b=2" in script
+
+
 def test_what_waits_in_the_queue_is_not_submitted_again(slurm, tmp_path):
     job = tmp_path / "job_id"
     assert not _is_queued(job)
@@ -72,6 +99,13 @@ def test_what_waits_in_the_queue_is_not_submitted_again(slurm, tmp_path):
     assert not _is_queued(job)
     (slurm / "queue").write_text("7_0 main annotate root R 0:01 1 node\n")
     assert _is_queued(job)
+    (slurm / "squeue").write_text(
+        "#!/usr/bin/env bash\necho 'slurm_load_jobs error: Invalid job id specified' >&2\nexit 1\n"
+    )
+    assert not _is_queued(job)
+    (slurm / "squeue").write_text("#!/usr/bin/env bash\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+    with pytest.raises(ValueError, match="Unable to contact slurm controller"):
+        _is_queued(job)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import av
 import numpy as np
 import pytest
 
+from modeling_grove.video_file_grove import VideoFile
+from modeling_grove.video_grove import read_video
 from pipeline_annotate.__main__ import main
-from pipeline_annotate.clip_lists import read_table
-from pipeline_annotate.scenes import scene_starts
+from pipeline_annotate.clip_lists import ClipRequest, read_table
+from pipeline_annotate.scenes import cut_at_scenes, scene_starts
 
 RATE = 10
 
@@ -37,16 +39,38 @@ def videos(tmp_path_factory):
     return folder
 
 
+def opened(path):
+    return VideoFile(str(path), path.name, None)
+
+
 def test_scenes_start_where_the_picture_changes(videos):
-    assert scene_starts(videos / "cuts.mp4") == pytest.approx([2.0, 5.5, 5.9])
-    assert scene_starts(videos / "cuts.mp4", start=2.5, end=5.7) == pytest.approx([5.5])
-    assert scene_starts(videos / "one.mp4") == []
+    assert scene_starts(opened(videos / "cuts.mp4")) == pytest.approx([2.0, 5.5, 5.9])
+    assert scene_starts(opened(videos / "cuts.mp4"), start=2.5, end=5.7) == pytest.approx([5.5])
+    assert scene_starts(opened(videos / "one.mp4")) == []
+
+
+def test_seconds_are_those_of_clips_whatever_the_container_counts_from(videos, tmp_path):
+    """A Matroska file whose first frame is at five seconds."""
+    with av.open(str(videos / "cuts.mp4")) as source, av.open(str(tmp_path / "late.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                shift = int(5 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                target.mux(packet)
+    assert scene_starts(opened(tmp_path / "late.mkv")) == pytest.approx([2.0, 5.5, 5.9], abs=2e-3)
+    found = cut_at_scenes(ClipRequest("late", 0, "late.mkv"), tmp_path, 0.3)
+    assert [(clip.start, clip.end) for clip in found.clips][-1] == pytest.approx((5.9, 7.9), abs=2e-3)
+    for clip in found.clips:
+        assert len(read_video(tmp_path / "late.mkv", start_time=clip.start, end_time=clip.end).frames) > 5
 
 
 def test_a_table_of_scenes(videos, tmp_path, capsys):
     table = tmp_path / "clips.jsonl"
     assert main(["scenes", str(videos), "--output", str(table), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"output": str(table), "written": 2, "undecodable_video": 1}
+    assert json.loads(capsys.readouterr().out) == {
+        "output": str(table), "videos": 2, "clips": 4, "undecodable_video": 1,
+    }  # fmt: skip
     clips = read_table(table)
     assert [(clip.key, clip.start, clip.end) for clip in clips] == [
         ("cuts_0", 0.0, 2.0),
@@ -84,3 +108,15 @@ def test_bad_input(options, said, videos, tmp_path, capsys, monkeypatch):
     (tmp_path / "frames.jsonl").write_text(json.dumps(row) + "\n")
     assert main(["scenes", str(videos), "--output", "clips.jsonl", *options]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_table_that_was_begun_for_other_videos_is_not_gone_on_with(videos, tmp_path, capsys):
+    table = tmp_path / "clips.jsonl"
+    (tmp_path / "clips.part.jsonl").write_text(
+        '{"video_id": "other", "clip_id": 0, "video": "other.mp4", "start": [0], "end": [2]}\n'
+    )
+    (tmp_path / "clips.part.settings.json").write_text(
+        json.dumps({"threshold": 0.3, "least": 1.0, "window": None, "videos": "?"})
+    )
+    assert main(["scenes", str(videos), "--output", str(table)]) == 2
+    assert "was made with other videos" in capsys.readouterr().err

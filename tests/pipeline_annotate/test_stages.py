@@ -100,8 +100,8 @@ def test_a_stage_that_was_stopped_goes_on_and_gives_the_same_bytes(stages, shape
 def test_clips_without_a_caption_or_boxes_are_counted(stages, spacy_folder, tmp_path, capsys):
     lines = [json.loads(line) for line in (stages / "frames.jsonl").read_text(encoding="utf-8").splitlines()[:3]]
     for frame in lines[0]["frames"]:  # nothing is named
-        frame |= {"caption": "an empty room", "tagged_caption": "an empty room", "phrases": [], "spans": [], "bboxes": [], "labels": [],
-                  "box_phrases": [], "scores": []}  # fmt: skip
+        frame |= {"caption": "an empty room", "tagged_caption": "an empty room", "phrases": [], "spans": [], "bboxes": [],
+                  "labels": [], "box_phrases": [], "scores": []}  # fmt: skip
     for frame in lines[1]["frames"]:  # nothing has a box
         frame |= {"bboxes": [], "labels": [], "box_phrases": [], "scores": []}
     (tmp_path / "frames.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")

@@ -1,7 +1,9 @@
 """Trackers in place of stage 3: labels from few frames, the rest by following boxes or pictures."""
 
+import dataclasses
 import sys
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,12 @@ import torch
 from dataset_builders.reading import read_records
 from dataset_builders.record import from_record, record_metadata
 from pipeline_annotate.__main__ import main
+from pipeline_annotate.frame_captions import CaptionedClip, FrameCaption, FramePhrase
 from pipeline_annotate.phrase_tracks import make_tracks
 from pipeline_annotate.sam2_tracker import Sam2Tracker, _prepared
 from pipeline_annotate.stage2 import read_clips
-from pipeline_annotate.video_captions import VideoCaption
+from pipeline_annotate.stage3 import label_clips
+from pipeline_annotate.video_captions import CaptionedVideo, VideoCaption
 from pipeline_annotate.visual_trackers import ByteTracker, boxes_by_language, labelled_frames
 
 from . import tiny_models
@@ -56,6 +60,12 @@ def test_a_thing_that_is_in_none_of_the_labelled_frames_has_no_label():
         frames[number] = frame(number, "<p>a cup</p> and <p>a book</p>", *boxes)
     boxes = ByteTracker().track(clip(*frames), LABELS)
     assert [box.label for box in boxes if box.box[0] == 60] == [None, None]
+
+
+def test_a_box_that_nothing_follows_keeps_its_own_label():
+    assert [box.label for box in ByteTracker().track(sliding(["a cup"]), LABELS)] == [0, 1]
+    jumping = clip(*(frame(number, "<p>a cup</p>", (0, 30 * number, 5, 30 * number + 5)) for number in range(3)))
+    assert [box.label for box in ByteTracker().track(jumping, LABELS)] == [0, 0, 0]
 
 
 def test_frames_without_boxes_do_not_end_a_thing_at_once():
@@ -168,8 +178,57 @@ def test_what_a_tracker_needs(frames, sam2, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
-def test_a_video_that_is_gone(frames, sam2, tmp_path):
+def test_a_clip_that_cannot_be_looked_at_does_not_stop_the_others(frames, shapes, sam2):
     captioned = next(read_clips(frames))
-    labels = {phrase.text.lower(): 0 for one in captioned.frames for phrase in one.phrases}
-    with pytest.raises(ValueError, match="no such file; stage 1 could read it"):
-        Sam2Tracker(str(sam2), tmp_path).track(captioned, labels)
+    gone = dataclasses.replace(captioned, video_fname="gone.mp4", video_id="gone")
+    many = tuple(frame(number, "<p>a cup</p>") for number in range(401))
+    long = CaptionedClip("long", 0, "long.mp4", 5.0, 100, 100, 0, 400, many)
+    caption = VideoCaption.from_tagged("<p>A cup</p> falls")
+    pairs = [(one, CaptionedVideo(one.clip_fields(), caption)) for one in (gone, long, captioned)]
+    found = [*label_clips(pairs, _First(), tracker=Sam2Tracker(str(sam2), shapes / "videos"))]
+    assert [getattr(one, "reason", "made") for one in found] == ["missing_video", "too_many_frames", "made"]
+
+
+class _First:
+    """Everything is the first phrase."""
+
+    def describe(self):
+        return {"back_end": "first"}
+
+    def classify(self, questions):
+        return [[0] * len(question.phrases) for question in questions]
+
+
+def test_sam2_sees_the_frames_of_stage_1_and_boxes_in_its_own_pixels(sam2, tmp_path):
+    """A video that is no square, and a clip that begins in its middle."""
+    shades = range(0, 240, 6)
+    with av.open(str(tmp_path / "video.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
+        for shade in shades:
+            picture = np.full((48, 96, 3), shade, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    frames = [FrameCaption(n, n / 10, "a cup", (FramePhrase("a cup", (0, 5), np.array([[24, 12, 48, 24]]), np.ones(1)),))
+              for n in range(10, 30, 2)]  # fmt: skip
+    captioned = CaptionedClip("video", 0, "video.mp4", 10.0, 96, 48, 10, 29, tuple(frames))
+    tracker = Sam2Tracker(str(sam2), tmp_path)
+    pictures = tracker._pictures(captioned)
+    assert pictures.shape == (10, 48, 96, 3)
+    np.testing.assert_allclose(pictures.mean((1, 2, 3)), [shades[n] for n in range(10, 30, 2)], atol=4)
+
+    prompts = []
+    encode = tracker.model.prompt_encoder.forward
+
+    def watched(input_points=None, **kwargs):
+        prompts.append(input_points)
+        return encode(input_points=input_points, **kwargs)
+
+    tracker.model.prompt_encoder.forward = watched
+    found = tracker.track(captioned, {"a cup": 0})
+    corners = [one for one in prompts if one is not None and one.shape[-2] >= 2]
+    assert len(corners) == 5  # the labelled frames
+    for one in corners:
+        np.testing.assert_allclose(one[0, 0, :2].numpy(), [[16, 16], [32, 32]])  # of 64 x 64
+    boxes = np.stack([box.box for box in found])
+    assert boxes[:, 2].max() > 64 and boxes[:, 3].max() <= 48  # pixels of the video
