@@ -178,7 +178,8 @@ def measure_glamm(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=200, help="of GroundedShapes (default: %(default)s)")
     parser.add_argument("--tasks", type=int, default=10, help="that they are cut into (default: %(default)s)")
@@ -193,7 +194,7 @@ def main() -> int:
     parser.add_argument("--phrases", type=int, default=4, help="of a caption (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of random weights (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="JSON file for everything that was measured")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if min(args.clips, args.tasks, args.repeat, args.frames, args.batch_size) < 1 or args.clips < args.tasks:
         parser.error("expected at least 1 of everything, and at least as many clips as tasks")
     with tempfile.TemporaryDirectory() as temporary, redirect_stdout(sys.stderr):
