@@ -21,18 +21,6 @@ WORDS = ["a", "man", "woman", "red", "blue", "cup", "book", "holds", "and", "the
 
 
 @pytest.fixture(scope="module")
-def frames(shapes, tmp_path_factory):
-    """Stage 1 of three clips."""
-    folder = tmp_path_factory.mktemp("captioned")
-    listed = folder / "clips.jsonl"
-    listed.write_text("".join((shapes / "train.jsonl").read_text().splitlines(keepends=True)[:3]))
-    captioner = f"shapes:{shapes / 'train.frames.jsonl'}"
-    assert main(["stage1", str(shapes / "videos"), "--clips", str(listed), "--captioner", captioner, "--output",
-                 str(folder / "frames.jsonl")]) == 0  # fmt: skip
-    return folder / "frames.jsonl"
-
-
-@pytest.fixture(scope="module")
 def git(tmp_path_factory):
     return tiny_models.git(tmp_path_factory.mktemp("models") / "git", WORDS)
 

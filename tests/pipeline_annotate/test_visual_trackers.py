@@ -82,18 +82,6 @@ def test_without_the_package(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def frames(shapes, tmp_path_factory):
-    """Stage 1 of three clips, and their captions."""
-    folder = tmp_path_factory.mktemp("tracked")
-    listed = folder / "clips.jsonl"
-    listed.write_text("".join((shapes / "train.jsonl").read_text().splitlines(keepends=True)[:3]))
-    captioner = f"shapes:{shapes / 'train.frames.jsonl'}"
-    assert main(["stage1", str(shapes / "videos"), "--clips", str(listed), "--captioner", captioner, "--output",
-                 str(folder / "frames.jsonl")]) == 0  # fmt: skip
-    return folder / "frames.jsonl"
-
-
-@pytest.fixture(scope="module")
 def sam2(tmp_path_factory):
     return tiny_models.sam2(tmp_path_factory.mktemp("models") / "sam2")
 
