@@ -13,6 +13,10 @@ SCRIPT = """
 import sys
 from eval.processes import FailedElsewhere, started_processes
 
+def say(message):
+    # In one piece: torchrun's processes are unbuffered and share one output.
+    sys.stdout.write(f"{processes.index} {message}\\n")
+
 def work():
     if sys.argv[1] == "fails":
         raise ValueError("no such model")
@@ -20,19 +24,19 @@ def work():
 
 with started_processes("cpu") as processes:
     try:
-        print(processes.index, processes.share(work), flush=True)
+        say(processes.share(work))
         processes.wait()
     except FailedElsewhere:
-        print(processes.index, "silent", flush=True)
+        say("silent")
     except ValueError as error:
-        print(processes.index, error, flush=True)
+        say(error)
     if sys.argv[1] == "ends" and processes.is_first:
         raise SystemExit
     if sys.argv[1] == "ends":
         try:
             processes.wait()
         except ValueError as error:
-            print(processes.index, error, flush=True)
+            say(error)
 """
 
 
