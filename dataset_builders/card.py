@@ -13,6 +13,7 @@ from huggingface_hub import DatasetCardData
 
 from .features import sample_features
 from .sources import default_config
+from .statistics import statistics_markdown
 
 TASK = "video-text-to-text"
 TAGS = ["grounded-video-captioning", "video-captioning", "video-grounding", "webdataset"]
@@ -132,8 +133,27 @@ def _body(manifest: Mapping[str, Any], repo: str, default: str | None) -> str:
             'frames = read_video(sample["mp4"]["bytes"], target_fps=None).frames[clip_frames(sample["json"])]\n'
             'print(frames.shape, len(sample["json"]["bboxes"]))\n```',
         ]
+    sections += _statistics(manifest)
     sections += ["## Fields", "The fields of `json`:", _FIELDS, *_left_out(manifest), "## Licence", _licence(manifest)]
     return "\n\n".join(sections) + "\n"
+
+
+def _statistics(manifest: Mapping[str, Any]) -> list[str]:
+    """The paper's statistics of each split of annotations. Configurations with videos have the same, less what is missing."""
+    found = manifest.get("statistics", {})  # which older ones lack
+    columns = {
+        f"`{name}`, {split}": found[name][split]
+        for name, entry in manifest["configs"].items()
+        for split in entry["splits"]
+        if split in found.get(name, {}) and not entry["with_video"]
+    }
+    if not columns:
+        return []
+    meaning = (
+        "A tube is an unbroken run of annotated frames in which an object has a box. Boxes are in pixels of the source video. The "
+        "presence rate is the share of a phrase's frames in which it has a box."
+    )
+    return ["## Statistics", statistics_markdown(columns), meaning]
 
 
 def _left_out(manifest: Mapping[str, Any]) -> list[str]:

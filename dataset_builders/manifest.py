@@ -21,6 +21,7 @@ from modeling_grove.grounded_caption import atomic_path
 
 from .card import dataset_card
 from .sources import MANIFEST_NAME
+from .statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ Manifest = dict[str, Any]
 VERSION = 1
 CARD_NAME = "README.md"
 WORK_FOLDER = ".sharding"  # of unfinished runs, and the lock
+_BY_SPLIT = ("counts", "statistics", "rejected")  # by configuration, then by split
+_COUNTS = {"clips": "clips", "phrases": "noun_phrases", "frames": "frames", "boxes": "box_instances"}
 _SPLIT_ORDER = ("train", "validation", "test")
 
 
@@ -46,14 +49,16 @@ def load_manifest(root: Path) -> Manifest:
     """
     path = root / MANIFEST_NAME
     if not path.exists():
-        empty: dict[str, Any] = {"configs": {}, "counts": {}, "missing_videos": [], "broken_videos": [], "rejected": {}}
-        return {"version": VERSION, "name": root.resolve().name, "license": None, "language": [], **empty}
+        trees: dict[str, Any] = {"configs": {}, "counts": {}, "statistics": {}, "rejected": {}}
+        lists: dict[str, Any] = {"missing_videos": [], "broken_videos": []}
+        return {"version": VERSION, "name": root.resolve().name, "license": None, "language": [], **trees, **lists}
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         raise ValueError(f"{path}: expected a manifest of version {VERSION}; choose another --output")
+    manifest.setdefault("statistics", {})  # which older ones lack
     return manifest
 
 
@@ -79,13 +84,13 @@ def split_entry(manifest: Manifest, config: str, split: str) -> dict[str, Any] |
 def remove_split(manifest: Manifest, config: str, split: str) -> None:
     """Takes a split out of a configuration and of the one with its videos."""
     for name in (config, video_config(config)):
-        for tree in (manifest["counts"], manifest["rejected"]):
+        for tree in (manifest[tree] for tree in _BY_SPLIT):
             tree.get(name, {}).pop(split, None)
         if split_entry(manifest, name, split) is not None:
             del manifest["configs"][name]["splits"][split]
         for place in ("missing_videos", "broken_videos"):
             manifest[place] = [e for e in manifest[place] if (e["config"], e["split"]) != (name, split)]
-    for tree in (manifest["counts"], manifest["rejected"]):
+    for tree in (manifest[tree] for tree in _BY_SPLIT):
         for name in [name for name, splits in tree.items() if not splits]:
             del tree[name]
     for name in [name for name, entry in manifest["configs"].items() if not entry["splits"]]:
@@ -119,9 +124,9 @@ def add_split(
     results = sorted(results, key=lambda result: result["index"])
     for name in results[0]["shards"]:
         shards = [result["shards"][name] for result in results]
-        counts: Counter[str] = Counter()
+        statistics = Statistics()
         for result in results:
-            counts.update(result["counts"][name])
+            statistics.merge(Statistics.from_state(result["statistics"][name]))
         entry = manifest["configs"].setdefault(name, {"with_video": name != config, "splits": {}})
         entry["splits"][split] = {
             "num_records": sum(shard["num_samples"] for shard in shards),
@@ -129,7 +134,10 @@ def add_split(
             "fingerprint": fingerprint,
             "shards": shards,
         }
-        manifest["counts"].setdefault(name, {})[split] = dict(counts)
+        found = statistics.as_dict()
+        manifest["statistics"].setdefault(name, {})[split] = found
+        counts = {ours: found[theirs] for ours, theirs in _COUNTS.items()}
+        manifest["counts"].setdefault(name, {})[split] = counts
     manifest["counts"][config][split] |= {
         name: report[name] for name in ("records", "accepted", "rejected", "unreadable")
     }
@@ -137,8 +145,12 @@ def add_split(
         reason: entry["records"] for reason, entry in report["errors"].items()
     }
     missing: Counter[str] = Counter()
+    cuts: Counter[str] = Counter()
     for result in results:
         missing.update(result["missing"])
+        cuts.update(result["cuts"])
+    if split_entry(manifest, video_config(config), split) is not None:
+        manifest["counts"][video_config(config)][split] |= {name: cuts[name] for name in ("copied", "encoded")}
     place = {"config": video_config(config), "split": split}
     manifest["missing_videos"] += [{**place, "video": name, "num_records": n} for name, n in missing.items()]
     manifest["broken_videos"] += [{**place, **broken} for result in results for broken in result["broken"]]
@@ -164,7 +176,7 @@ def _sort(manifest: Manifest) -> None:
     manifest["configs"] = dict(sorted(manifest["configs"].items()))
     for entry in manifest["configs"].values():
         entry["splits"] = {split: entry["splits"][split] for split in sorted(entry["splits"], key=place)}
-    for name in ("counts", "rejected"):
+    for name in _BY_SPLIT:
         tree = manifest[name]
         manifest[name] = {
             config: dict(sorted(splits.items(), key=lambda i: place(i[0]))) for config, splits in sorted(tree.items())

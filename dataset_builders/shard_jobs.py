@@ -27,6 +27,7 @@ from modeling_grove.video_grove import VideoDecodeError
 from .clips import Clip, cut_clip
 from .manifest import video_config
 from .record import Record, from_record, processed, record_key, record_metadata, sample_key, to_record
+from .statistics import Statistics
 from .tar_shards import write_shard
 
 logger = logging.getLogger(__name__)
@@ -80,8 +81,9 @@ def make_shard(job: ShardJob, on_record: Callable[[int], None] = lambda done: No
             Called with the number of records that are done.
 
     Returns:
-        `dict` of JSON types: `index`; by configuration, `shards` (the manifest's entry) and `counts`; `missing`, the number of
-        records of each video that is not there; `broken`, key, video and message of each clip that cannot be cut.
+        `dict` of JSON types: `index`; by configuration, `shards` (the manifest's entry) and `statistics` (their state); `cuts`,
+        how many clips were copied and encoded; `missing`, the number of records of each video that is not there; `broken`, key,
+        video and message of each clip that cannot be cut.
 
     Raises:
         `ValueError`: naming the record, if one cannot be written; [`ShardError`] if the shards could not be read back.
@@ -89,14 +91,15 @@ def make_shard(job: ShardJob, on_record: Callable[[int], None] = lambda done: No
     """
     missing: Counter[str] = Counter()
     broken: list[dict[str, str]] = []
-    counts: dict[str, Counter[str]] = {job.config: Counter()}
+    cuts: Counter[str] = Counter()
+    statistics = {job.config: Statistics()}
     shards = {}
     done = 0
 
     def annotations() -> Iterator[Sample]:
         nonlocal done
         for record in _records(job):
-            counts[job.config].update(_counted(record))
+            statistics[job.config].add(record)
             yield sample_key(record), {"json": _dumped(record)}
             if job.videos is None:
                 on_record(done := done + 1)
@@ -118,9 +121,8 @@ def make_shard(job: ShardJob, on_record: Callable[[int], None] = lambda done: No
                 else:
                     metadata = {**record_metadata(record), "clip": clip.metadata()}
                     record["metadata"] = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
-                    counts[with_video].update(
-                        {**_counted(record), "copied": int(clip.cut == "copy"), "encoded": int(clip.cut == "encode")}
-                    )
+                    statistics[with_video].add(record)
+                    cuts["copied" if clip.cut == "copy" else "encoded"] += 1
                     yield sample_key(record), {"json": _dumped(record), "mp4": clip.data}
             on_record(done := done + 1)
 
@@ -130,10 +132,18 @@ def make_shard(job: ShardJob, on_record: Callable[[int], None] = lambda done: No
     }
     if job.videos is not None:
         with_video = video_config(job.config)
-        counts[with_video] = Counter()
+        statistics[with_video] = Statistics()
         summary = write_shard(job.root / job.shard(with_video), clips(job.videos))
         shards[with_video] = {**asdict(summary), "name": job.shard(with_video)}
-    result = {"index": job.index, "shards": shards, "counts": counts, "missing": missing, "broken": broken}
+    states = {name: found.state() for name, found in statistics.items()}
+    result = {
+        "index": job.index,
+        "shards": shards,
+        "statistics": states,
+        "cuts": cuts,
+        "missing": missing,
+        "broken": broken,
+    }
     with atomic_path(job.result) as temporary:
         temporary.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
     return result
@@ -269,16 +279,6 @@ def _named(record: Mapping[str, Any]) -> Iterator[None]:
     except ValueError as error:
         what = f"the record {record_key(record)!r} cannot be written"
         raise ValueError(f"{what} ({error}); take it out of the annotations") from error
-
-
-def _counted(record: Record) -> dict[str, int]:
-    """What the manifest counts of a record."""
-    return {
-        "clips": 1,
-        "phrases": len(record["phrases"]),
-        "frames": len(record["bboxes"]),
-        "boxes": sum(map(len, record["bboxes"])),
-    }
 
 
 def _cut(record: Record, path: Path) -> Clip:

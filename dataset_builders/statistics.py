@@ -165,6 +165,29 @@ class Statistics:
         self._seconds += other._seconds
         self._box_sides += other._box_sides
 
+    def state(self) -> dict[str, Any]:
+        """Everything that is in memory, as JSON types, for [`Statistics.from_state`] of another process."""
+        return {
+            "videos": sorted(self._videos),
+            "phrases": sorted(self._phrases),
+            "words": sorted(self._words),
+            "sums": self._sums,
+            "seconds": self._seconds,
+            "box_sides": self._box_sides.tolist(),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Statistics:
+        """The statistics of which `state` is the [`Statistics.state`]."""
+        statistics = cls()
+        statistics._videos, statistics._phrases, statistics._words = (
+            set(state[name]) for name in ("videos", "phrases", "words")
+        )
+        statistics._sums = {name: state["sums"][name] for name in statistics._sums}
+        statistics._seconds = state["seconds"]
+        statistics._box_sides = np.array(state["box_sides"])
+        return statistics
+
     def as_dict(self) -> dict[str, float | None]:
         """
         The statistics, as JSON types; averages of nothing are `None`.
@@ -213,10 +236,7 @@ def statistics_table(columns: Mapping[str, Mapping[str, float | None]]) -> str:
         columns (`Mapping[str, Mapping]`):
             Heading and statistics of each data set; what one does not have stays empty.
     """
-    cells = [["", *columns]]
-    for name, (title, style) in _LINES.items():
-        values = [column.get(name) for column in columns.values()]
-        cells.append([title, *("-" if value is None else format(_rounded(value, style), style) for value in values)])
+    cells = _cells(columns)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rows = [
         "  ".join(
@@ -225,6 +245,22 @@ def statistics_table(columns: Mapping[str, Mapping[str, float | None]]) -> str:
         for row in cells
     ]
     return "\n".join(row.rstrip() for row in rows)
+
+
+def statistics_markdown(columns: Mapping[str, Mapping[str, float | None]]) -> str:
+    """The same as a table of Markdown."""
+    head, *rows = _cells(columns)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(columns: Mapping[str, Mapping[str, float | None]]) -> list[list[str]]:
+    """The lines of a table, the first of which has the headings."""
+    cells = [["", *columns]]
+    for name, (title, style) in _LINES.items():
+        values = [column.get(name) for column in columns.values()]
+        cells.append([title, *("-" if value is None else format(_rounded(value, style), style) for value in values)])
+    return cells
 
 
 def _rounded(value: float, style: str) -> float:
@@ -271,4 +307,4 @@ def _headings(sources: Iterable[str]) -> list[str]:
     return names if len(set(names)) == len(names) else list(sources)
 
 
-__all__ = ["PAPER", "Statistics", "statistics_table"]
+__all__ = ["PAPER", "Statistics", "statistics_markdown", "statistics_table"]

@@ -15,6 +15,7 @@ from dataset_builders.card import dataset_card
 from dataset_builders.features import sample_features
 from dataset_builders.manifest import load_manifest
 from dataset_builders.sources import default_config
+from dataset_builders.statistics import Statistics
 from tests.records import make_record, make_videos
 
 Records = list[dict[str, Any]]
@@ -68,6 +69,28 @@ def assert_equal(ours: dict[str, Any], record: dict[str, Any]) -> None:
                 assert np.array_equal(np.array(mine, np.float32), np.array(theirs, np.float32))
         else:
             assert ours[name] == value, name
+
+
+def test_statistics_are_those_of_the_records(folder: Path, train: Records) -> None:
+    """Of three shards, whose words and videos are counted once."""
+    statistics = Statistics()
+    for record in train:
+        statistics.add(record)
+    found, expected = load_manifest(folder)["statistics"], statistics.as_dict()
+    assert found["default"]["train"] == found["default_video"]["train"] == pytest.approx(expected)
+    assert (expected["videos"], expected["unique_noun_phrases"]) == (2, 1)
+    rows = (folder / "README.md").read_text().partition("## Statistics\n\n")[2].partition("\n\n")[0].splitlines()
+    table = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert table[0] == ["", "`default`, train", "`default`, validation"]
+    assert ["clips", "8", "4"] in table
+    length = expected["tube_length"]
+    assert length is not None and ["avg tube length (frames)", f"{length:.1f}"] in [row[:2] for row in table]
+
+
+def test_an_older_manifest_has_no_statistics(folder: Path) -> None:
+    manifest = load_manifest(folder)
+    del manifest["statistics"]
+    assert "## Statistics" not in dataset_card(manifest)
 
 
 @pytest.mark.parametrize("streaming", [True, False])

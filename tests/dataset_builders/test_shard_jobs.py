@@ -59,7 +59,7 @@ def test_names_that_no_file_can_have_are_missing_videos(tmp_path: Path) -> None:
     (job,) = make_jobs(tmp_path, records, videos=videos)
     result = make_shard(job)
     assert result["missing"] == dict.fromkeys(names, 1)
-    assert (result["broken"], result["counts"]["default_video"]["clips"]) == ([], 1)
+    assert (result["broken"], result["shards"]["default_video"]["num_samples"]) == ([], 1)
 
 
 def test_a_video_that_the_disk_does_not_give_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
