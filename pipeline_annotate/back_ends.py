@@ -9,8 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
+
+from eval.text_similarity import TextSimilarity, text_similarity
+
 from .captioners import FrameCaptioner
 from .facts import load_spacy
+from .model_identity import model_identity, pinned_revision
 from .phrase_labels import PhraseClassifier, RulesClassifier
 from .rules_captioner import RulesCaptioner
 from .shapes_captioner import ShapesCaptioner
@@ -109,14 +114,27 @@ def _load_clip_captioner(name: str, spacy: str, videos: Path) -> VideoCaptioner:
 
 
 @lru_cache(maxsize=1)
-def load_similarity(model: str) -> Any:
-    """The encoder of sentences that helps the rules (see [`~eval.text_similarity.text_similarity`])."""
-    from huggingface_hub import snapshot_download
+def load_similarity(name: str) -> tuple[TextSimilarity, dict[str, Any]]:
+    """
+    The encoder of sentences that helps the rules (see [`~eval.text_similarity.text_similarity`]), and which one it is.
 
-    from eval.text_similarity import text_similarity
+    Args:
+        name (`str`): as [`StageSettings`] has it.
 
-    name, revision = split_revision(model)
-    return text_similarity("sentence", name if revision is None else snapshot_download(name, revision=revision))
+    Raises:
+        `ValueError`: if it cannot be loaded.
+    """
+    model, wanted = split_revision(name)
+    revision = pinned_revision(model, wanted)
+    folder = model
+    if not Path(model).is_dir():
+        try:
+            folder = snapshot_download(
+                model, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--similarity {name}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+    return text_similarity("sentence", folder), model_identity(model, revision)
 
 
 def load_classifier(settings: StageSettings) -> PhraseClassifier:
@@ -130,8 +148,8 @@ def load_classifier(settings: StageSettings) -> PhraseClassifier:
     if model is None:
         if settings.similarity is None:
             return RulesClassifier()
-        similarity, name = load_similarity(settings.similarity), Path(settings.similarity)
-        return RulesClassifier(similarity, model=name.name if name.is_dir() else settings.similarity)
+        similarity, identity = load_similarity(settings.similarity)
+        return RulesClassifier(similarity, identity=identity)
     from .language_model import LanguageModelClassifier
 
     return LanguageModelClassifier(model, settings.by_likelihood)

@@ -18,7 +18,7 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
 from transformers import BitsAndBytesConfig
 
-from .model_identity import model_identity
+from .model_identity import model_identity, pinned_revision
 from .stage_files import in_batches
 
 logger = logging.getLogger(__name__)
@@ -154,6 +154,7 @@ class TransformersChat:
 
         self.max_tokens, self.batch_size, self.quantization = max_tokens, batch_size, quantization
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        revision = pinned_revision(model, revision)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, padding_side="left")
             options = {} if quantization is None else {"quantization_config": _quantized(quantization)}
@@ -170,7 +171,7 @@ class TransformersChat:
             )
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self._identity = model_identity(model, self.model.config, revision)
+        self._identity = model_identity(model, revision)
 
     def describe(self) -> dict[str, Any]:
         """Its settings, for provenance."""

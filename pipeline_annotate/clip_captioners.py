@@ -22,7 +22,7 @@ from modeling_grove.video_grove import VideoClip, VideoDecodeError, read_video
 from modeling_grove.windows_grove import segment_midpoints
 
 from .frame_captions import CaptionedClip
-from .model_identity import model_identity
+from .model_identity import model_identity, pinned_revision
 from .stage_files import Dropped
 from .video_captions import ClipFacts, VideoCaption
 
@@ -72,12 +72,13 @@ class GroveClipCaptioner:
         import modeling_grove  # noqa: F401 (registers the pipeline)
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        revision = pinned_revision(model, revision)
         try:
             self._captioner: Any = pipeline("grounded-video-captioning", model=model, revision=revision, device=device)
         except (OSError, ValueError) as error:
             raise ValueError(f"grove {model!r}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
         self.videos = videos
-        self._identity = model_identity(model, self._captioner.model.config, revision)
+        self._identity = model_identity(model, revision)
 
     def describe(self) -> dict[str, Any]:
         """Its settings, for provenance."""
@@ -127,6 +128,7 @@ class GitClipCaptioner:
         from transformers import AutoModelForCausalLM, AutoProcessor
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        revision = pinned_revision(model, revision)
         try:
             loaded = AutoModelForCausalLM.from_pretrained(
                 model, revision=revision, dtype="auto", use_safetensors=True, device_map=device
@@ -139,7 +141,7 @@ class GitClipCaptioner:
             kind = f"{loaded.config.model_type} without num_image_with_embedding"
             raise ValueError(f"git {model!r}: is {kind}; expected GIT of videos, such as microsoft/git-base-vatex")
         self.model, self.videos, self.pipeline, self.max_new_tokens = loaded.eval(), videos, pipeline, max_new_tokens
-        self._identity = model_identity(model, loaded.config, revision)
+        self._identity = model_identity(model, revision)
 
     def describe(self) -> dict[str, Any]:
         """Its settings, for provenance."""

@@ -25,7 +25,7 @@ from .frame_captions import FrameCaption, FramePhrase
 from .glamm_checkpoints import load_glamm_tokenizer
 from .glamm_model import GlammForConditionalGeneration, full_size_masks
 from .mask_boxes import MaskBoxes
-from .model_identity import model_identity
+from .model_identity import model_identity, pinned_revision
 
 # The wording of the official inference, its five blanks included (a line of its source goes on behind a backslash).
 INSTRUCTION = (
@@ -89,6 +89,7 @@ class GlammCaptioner:
         max_new_tokens: int = 512,
     ):
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        revision = pinned_revision(model, revision)
         try:
             loaded = GlammForConditionalGeneration.from_pretrained(
                 model, revision=revision, dtype=dtype, use_safetensors=True, device_map=device
@@ -103,7 +104,7 @@ class GlammCaptioner:
             tokenizer,
             boxes=boxes,
             max_new_tokens=max_new_tokens,
-            identity=model_identity(model, loaded.config, revision),
+            identity=model_identity(model, revision),
         )
 
     def setup(

@@ -24,7 +24,7 @@ from PIL import Image
 
 from .captioners import Frame
 from .frame_captions import FrameCaption, FramePhrase
-from .model_identity import model_identity
+from .model_identity import model_identity, pinned_revision
 
 _PROMPTS = Path(__file__).parent / "prompts"
 _FLORENCE_CAPTION, _FLORENCE_PLACES = "<DETAILED_CAPTION>", "<CAPTION_TO_PHRASE_GROUNDING>"
@@ -109,6 +109,7 @@ class _OpenCaptioner:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        revision = pinned_revision(model, revision)
         try:
             loaded = AutoModelForImageTextToText.from_pretrained(
                 model, revision=revision, dtype="auto", use_safetensors=True, device_map=device
@@ -118,7 +119,7 @@ class _OpenCaptioner:
             raise ValueError(
                 f"{self.kind} {model!r}: cannot be loaded ({' '.join(str(error).split())[:300]})"
             ) from error
-        self.setup(loaded.eval(), processor, max_new_tokens, model_identity(model, loaded.config, revision))
+        self.setup(loaded.eval(), processor, max_new_tokens, model_identity(model, revision))
 
     def setup(self, model: Any, processor: Any, max_new_tokens: int, identity: Mapping[str, Any] | None = None) -> None:
         """Takes a model and a processor that are loaded already."""

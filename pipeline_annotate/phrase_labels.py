@@ -52,17 +52,22 @@ class RulesClassifier:
         similarity ([`~eval.text_similarity.TextSimilarity`], *optional*): an embedding model's; a phrase that can be none of the
             labels is then the nearest of them that it gives `threshold` or more.
         threshold (`float`, *optional*, defaults to 0.8): for `similarity`.
-        model (`str`, *optional*): its encoder, for provenance.
+        identity (`Mapping`, *optional*): of its encoder (see [`~pipeline_annotate.model_identity.model_identity`]), for provenance.
     """
 
-    def __init__(self, similarity: TextSimilarity | None = None, threshold: float = 0.8, model: str | None = None):
-        self.similarity, self.threshold, self.model = similarity, threshold, model
+    def __init__(
+        self,
+        similarity: TextSimilarity | None = None,
+        threshold: float = 0.8,
+        identity: Mapping[str, Any] | None = None,
+    ):
+        self.similarity, self.threshold, self._identity = similarity, threshold, dict(identity or {})
 
     def describe(self) -> dict[str, Any]:
         """Its settings, for provenance."""
         if self.similarity is None:
             return {"back_end": "rules"}
-        settings = {"similarity": self.similarity.name, "model": self.model, "threshold": self.threshold}
+        settings = {"similarity": self.similarity.name, **self._identity, "threshold": self.threshold}
         return {"back_end": "rules", **settings}
 
     def classify(self, questions: Sequence[Question]) -> list[list[int | None]]:

@@ -17,7 +17,7 @@ from modeling_grove.video_grove import VideoClip
 from .clip_captioners import read_clip
 from .frame_captions import CaptionedClip
 from .mask_boxes import MaskBoxes
-from .model_identity import model_identity
+from .model_identity import model_identity, pinned_revision
 from .stage_files import Dropped
 from .visual_trackers import LABELLED_FRAMES, LabelledBox, LostClip, boxes_by_language, labelled_frames
 
@@ -60,12 +60,13 @@ class Sam2Tracker:
         from transformers import Sam2VideoModel
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        revision = pinned_revision(model, revision)
         try:
             loaded = Sam2VideoModel.from_pretrained(model, revision=revision, use_safetensors=True, device_map=device)
         except (OSError, ValueError) as error:
             raise ValueError(f"sam2 {model!r}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
         self.model, self.videos, self.frames, self.boxes = loaded.eval(), videos, frames, boxes
-        self._identity = model_identity(model, loaded.config, revision)
+        self._identity = model_identity(model, revision)
 
     def describe(self) -> dict[str, Any]:
         """Its settings, for provenance."""

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from pipeline_annotate.chat_models import HttpChat, TransformersChat
 from pipeline_annotate.language_model import LanguageModelClassifier
 from pipeline_annotate.phrase_labels import Question
-from train.new_models import train_tokenizer
 
+from . import tiny_models
 from .chat_server import chat_server
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -86,23 +86,7 @@ def test_a_server_that_is_not_there():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny Llama of random weights with a chat template."""
-    path = tmp_path_factory.mktemp("llama")
-    texts = ['{"name": "a man", "categories": ["a cup"]}', "hello you there", '{"CATEGORY": "None"}']
-    tokenizer = train_tokenizer(texts, 400)
-    tokenizer.chat_template = (
-        "{% for m in messages %}<s> {{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-        "{% if add_generation_prompt %}assistant: {% endif %}"
-    )
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
-        initializer_range=0.3,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    return tiny_models.llama(tmp_path_factory.mktemp("models") / "llama")
 
 
 LONG = [{"role": "user", "content": "hello you there, you and you"}, {"role": "assistant", "content": "a cup"}, *HELLO]

@@ -14,6 +14,8 @@ from pipeline_annotate.open_captioners import (
 )
 from train.new_models import train_tokenizer
 
+from . import tiny_models
+
 FRAMES = [Frame("a", 3, 0.6, np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)),
           Frame("b", 5, 1.0, np.random.default_rng(1).integers(0, 256, (60, 30, 3)).astype(np.uint8))]  # fmt: skip
 
@@ -45,22 +47,8 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def kosmos2(tokenizer):
-    from transformers import CLIPImageProcessorPil, Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
-
-    pictures = CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False)
-    processor = Kosmos2Processor(pictures, _copy(tokenizer))
-    torch.manual_seed(0)
-    config = Kosmos2Config(
-        text_config={"vocab_size": len(processor.tokenizer), "embed_dim": 16, "layers": 1, "ffn_dim": 32, "attention_heads": 2,
-                     "max_position_embeddings": 256},
-        vision_config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-                       "image_size": 32, "patch_size": 16},
-        latent_query_num=64,
-    )  # fmt: skip
-    captioner = Kosmos2Captioner.__new__(Kosmos2Captioner)
-    captioner.setup(Kosmos2ForConditionalGeneration(config).eval(), processor, 6)
-    return captioner
+def kosmos2(tmp_path_factory):
+    return Kosmos2Captioner(str(tiny_models.kosmos2(tmp_path_factory.mktemp("models") / "kosmos2")), max_new_tokens=6)
 
 
 def _copy(tokenizer):

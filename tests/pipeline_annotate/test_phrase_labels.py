@@ -52,5 +52,5 @@ def test_an_embedding_model_names_what_the_rules_do_not_know_and_no_person_for_a
     question = Question(("food on plate",), ("a man", "a bowl", "a meal"))
     assert RulesClassifier(Alike()).classify([question]) == [[2]]
     assert RulesClassifier(Alike(), threshold=0.93).classify([question]) == [[None]]
-    described = RulesClassifier(Alike(), model="org/encoder").describe()
+    described = RulesClassifier(Alike(), identity={"model": "org/encoder"}).describe()
     assert described == {"back_end": "rules", "similarity": "alike", "model": "org/encoder", "threshold": 0.8}

@@ -10,10 +10,17 @@ from transformers import (
     GitConfig,
     GitForCausalLM,
     GitProcessor,
+    Kosmos2Config,
+    Kosmos2ForConditionalGeneration,
+    Kosmos2Processor,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Sam2VideoConfig,
     Sam2VideoModel,
 )
+
+from train.new_models import train_tokenizer
 
 
 def sam2(folder: Path, seed: int = 0) -> Path:
@@ -68,4 +75,42 @@ def git(folder: Path, words: list[str], frames: int | None = 6, seed: int = 0) -
     model.save_pretrained(folder)
     size = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
     GitProcessor(CLIPImageProcessorPil(**size), fast).save_pretrained(folder)
+    return folder
+
+
+def llama(folder: Path, seed: int = 0) -> Path:
+    """A Llama of random weights with a chat template."""
+    texts = ['{"name": "a man", "categories": ["a cup"]}', "hello you there", '{"CATEGORY": "None"}']
+    tokenizer = train_tokenizer(texts, 400)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<s> {{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
+        initializer_range=0.3,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def kosmos2(folder: Path, seed: int = 0) -> Path:
+    """Kosmos-2 at 32 pixels."""
+    tokenizer = train_tokenizer(["an image of a snowman warming himself by a fire"], 400)
+    processor = Kosmos2Processor(
+        CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False), tokenizer
+    )
+    torch.manual_seed(seed)
+    config = Kosmos2Config(
+        text_config={"vocab_size": len(processor.tokenizer), "embed_dim": 16, "layers": 1, "ffn_dim": 32, "attention_heads": 2,
+                     "max_position_embeddings": 256},
+        vision_config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+                       "image_size": 32, "patch_size": 16},
+        latent_query_num=64,
+    )  # fmt: skip
+    Kosmos2ForConditionalGeneration(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder
