@@ -37,7 +37,7 @@ $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 demo: $(VENV)/installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m modeling_grove examples/shapes.mp4 --model checkpoints/grove-tiny --output outputs/demo
 	@echo
-	@echo "Open outputs/demo/shapes.mp4 and outputs/demo/shapes.png. The model in checkpoints/grove-tiny is a small one that this"
+	@echo "Open outputs/demo/shapes.html, shapes.mp4 and shapes.png. The model in checkpoints/grove-tiny is a small one that this"
 	@echo "repository trained on GroundedShapes (docs/training.md); it knows that world only, and this clip of it was new to it."
 
 test: $(VENV)/installed-test

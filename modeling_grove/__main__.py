@@ -1,7 +1,7 @@
 """
 Captions videos and ties every noun phrase to boxes, from the command line.
 
-    python -m modeling_grove clip.mp4 --model DIR_OR_ID --output results
+    python -m modeling_grove clip.mp4 --model DIR_OR_ID --output results --open
     python -m modeling_grove clip.mp4 --model DIR_OR_ID --caption "A <p>dog</p> runs." --json
 """
 
@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from .grounded_caption import GroundedCaption
+from .report_grove import write_report
 
 logger = logging.getLogger("modeling_grove")
 
@@ -53,7 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print each result as one JSON line on standard output")
     parser.add_argument(
-        "--no-render", action="store_true", help="write the JSON only, no annotated video and no contact sheet"
+        "--no-render", action="store_true", help="write the JSON only, no annotated video, contact sheet and report"
+    )
+    parser.add_argument(
+        "--open",
+        action="store_true",
+        help="show the report, a page that needs neither network nor server, in the browser (of several the first)",
     )
 
     text = parser.add_argument_group("caption")
@@ -121,6 +128,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--phrase needs --caption, the text that the phrases are in.")
     if args.caption is not None and args.clip_seconds is not None:
         raise ValueError("--caption grounds one clip; it cannot be combined with --clip-seconds.")
+    if args.open and args.no_render:
+        raise ValueError("--open shows the report, which --no-render leaves out; give one of them.")
     if args.objectness_threshold is not None and not 0 <= args.objectness_threshold <= 1:
         raise ValueError(f"--objectness-threshold is {args.objectness_threshold}; expected a probability in [0, 1].")
     for name in ("max_new_tokens", "num_beams", "window_batch_size", "fps", "clip_seconds"):
@@ -208,10 +217,16 @@ def _write(result: GroundedCaption, video: str, args: argparse.Namespace) -> lis
     paths = [args.output / f"{stem}.json"]
     result.save(paths[0])
     if not args.no_render:
-        paths += [args.output / f"{stem}.mp4", args.output / f"{stem}.png"]
+        paths += [args.output / f"{stem}{suffix}" for suffix in (".mp4", ".png", ".html")]
         result.render(video, paths[1])
         result.contact_sheet(video, paths[2])
+        write_report(result, video, paths[3], threshold=args.objectness_threshold)
     return paths
+
+
+def _open(report: Path) -> None:
+    if not webbrowser.open(report.resolve().as_uri()):
+        logger.info("no browser here; open %s yourself", report)
 
 
 def _describe(result: GroundedCaption) -> str:
@@ -250,7 +265,7 @@ def main(arguments: list[str] | None = None) -> int:
         captioner = _load(args)
     except ValueError as error:
         return _complain(str(error))
-    status = 0
+    status, opened = 0, False
     for index, video in enumerate(args.videos, start=1):
         logger.info("[%d/%d] %s", index, len(args.videos), video)
         progress = _Progress()
@@ -260,6 +275,9 @@ def main(arguments: list[str] | None = None) -> int:
                 paths = _write(result, video, args)
                 print(json.dumps(result.to_dict()) if args.json else _describe(result), flush=True)
                 logger.info("wrote %s", ", ".join(map(str, paths)))
+                if args.open and not opened:
+                    _open(paths[-1])
+                    opened = True
         except (ValueError, OSError) as error:
             # The other videos still get their results.
             status = _complain(f"{video}: {error}")

@@ -1,0 +1,1 @@
+"""The demo Space: a Gradio app over the pipeline, and the folder that a Space runs."""
