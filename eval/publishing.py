@@ -1,5 +1,6 @@
 """Writes a metric's folder for the Hub, which `evaluate.load("org/iground_score")` reads.
 
+    python -m hub_cards publish metric iground --repo org/iground_score    # all of it, with a longer card; or by hand:
     python -m eval metric iground --output iground_score
     hf repos create org/iground_score --type space --space-sdk static
     hf upload org/iground_score iground_score --repo-type space
@@ -32,6 +33,8 @@ _TITLES = {
     "youcook_interactions": "YouCook-Interactions",
     "grounding_youtube": "GroundingYouTube",
 }
+# For the example: what needs no model to be downloaded.
+_OPTIONS = {"iground": 'similarity="head-word"'}
 _CARD = """\
 ---
 title: {title}
@@ -57,9 +60,13 @@ description: >-
 # pip install "grove-video[eval]"
 import evaluate
 
+from dataset_builders.reading import read_records
+
 metric = evaluate.load("{repository}")
-metric.add_batch(predictions=captions, references=records)
-result = metric.compute()
+predictions = list(read_records("predictions.jsonl"))  # as `python -m eval run` writes them, or one's own
+references = list(read_records("references.jsonl"))
+metric.add_batch(predictions=predictions, references=references)
+result = metric.compute({options})
 result["headline"]["official"]  # the row of the paper's table, as the original code computes it
 result["headline"]["corrected"]  # and as the paper's text says
 ```
@@ -139,6 +146,7 @@ def write_metric(benchmark: str, output: Path, repository: str | None = None) ->
         "title": f"{_TITLES[benchmark]} score",
         "description": _described(script),
         "repository": repository,
+        "options": _OPTIONS.get(benchmark, ""),
         "protocols": ast.get_docstring(ast.parse(_source(scorer))),
     }
     contents = {

@@ -1,4 +1,4 @@
-"""What of a run goes to the Hub: the model folder, and nothing that only this machine needs to know."""
+"""What of a run goes to the Hub, through `hub_cards`: the model with its code and card, checked, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from huggingface_hub import HfApi
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-logger = logging.getLogger(__name__)
+from hub_cards.model_card import Lineage
+from hub_cards.preparing import Choices, prepare_model
+from hub_cards.publication import CARD, Publication
+from hub_cards.uploading import Settings, hub_errors, upload
 
-# Not the Trainer's state, events and pictures, which have paths and the name of this machine in them, and no pickles.
-MODEL_FILES = [
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "adapter_config.json",
-    "processor_config.json",
-    "chat_template.jinja",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "*.py",
-    "README.md",
-    "results.json",
-]
+from .model_card import training_card_text
+
+logger = logging.getLogger(__name__)
 
 
 class ModelPushes(Trainer):
-    """A Trainer that pushes complete model folders only: from a checkpoint meanwhile, and the model at the end."""
+    """
+    A Trainer that publishes complete models only: from a checkpoint meanwhile, and the model at the end.
+
+    Attributes:
+        made_of ([`Lineage`] or `None`): what the model is made of, for its card; by default what the Trainer itself knows of that.
+    """
+
+    made_of: Lineage | None = None
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Pushes a checkpoint's model in the background, unless the last push is still under way."""
@@ -41,8 +39,13 @@ class ModelPushes(Trainer):
             return
         self._finish_current_push()
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        self.push_in_progress = self._upload(
-            checkpoint_folder, f"Training in progress, step {self.state.global_step}", run_as_future=True
+        trainer: Any = self
+        publication = self._publication(checkpoint_folder, training_card_text(trainer, Path(checkpoint_folder)))
+        trainer.push_in_progress = HfApi().run_as_future(
+            upload,
+            publication,
+            self._settings(f"Training in progress, step {self.state.global_step}"),
+            self.args.hub_token,
         )
 
     def _finish_current_push(self) -> None:
@@ -67,6 +70,9 @@ class ModelPushes(Trainer):
 
         Args:
             card (*optional*): of the card: `license`, `tags`, `datasets`, ...
+
+        Raises:
+            `ValueError`: if it must not be published (see [`hub_cards.preparing.prepare_model`]), or the Hub refuses.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
@@ -76,42 +82,40 @@ class ModelPushes(Trainer):
             return None
         self.create_model_card(**card)
         self._finish_current_push()
-        return self._upload(
-            self.args.output_dir, commit_message, run_as_future=not blocking, token=token, revision=revision
-        )
+        text = (Path(self.args.output_dir) / CARD).read_text(encoding="utf-8")
+        publication = self._publication(self.args.output_dir, text)
+        settings, token = self._settings(commit_message, revision), token or self.args.hub_token
+        if blocking:
+            return upload(publication, settings, token)
+        return HfApi().run_as_future(upload, publication, settings, token)
 
-    def _upload(
-        self,
-        folder: str | Path,
-        message: str | None,
-        run_as_future: bool,
-        token: str | None = None,
-        revision: str | None = None,
-    ) -> Any:
-        upload: Any = HfApi().upload_folder  # whose overloads want `run_as_future` as a constant
-        return upload(
-            repo_id=str(self.hub_model_id),
-            folder_path=folder,
-            commit_message=message,
-            token=token or self.args.hub_token,
+    def _publication(self, folder: str | Path, card: str) -> Publication:
+        """The model in a folder, which has just been trained: its files are checked, it is not run once more."""
+        return prepare_model(Path(folder), str(self.hub_model_id), Choices(forward=False), card)
+
+    def _settings(self, message: str | None, revision: str | None = None) -> Settings:
+        return Settings(
+            private=bool(self.args.hub_private_repo),
             revision=revision or self.args.hub_revision,
-            run_as_future=run_as_future,
-            allow_patterns=MODEL_FILES,
+            message=message or "Training",
+            edited_card="keep",
         )
 
 
 def push_finished(folder: Path, args: TrainingArguments) -> None:
-    """Pushes the model of a run that was finished before, whose push may have failed."""
-    api = HfApi(token=args.hub_token)
+    """
+    Pushes the model of a run that was finished before, whose push may have failed.
+
+    Raises:
+        `ValueError`: as [`ModelPushes.push_to_hub`].
+    """
     name = args.hub_model_id or folder.resolve().name
-    repository = api.create_repo(name, private=args.hub_private_repo, exist_ok=True)
-    api.upload_folder(
-        repo_id=repository.repo_id,
-        folder_path=folder,
-        commit_message="End of training",
-        revision=args.hub_revision,
-        allow_patterns=MODEL_FILES,
-    )
+    with hub_errors(f"{name}: cannot be published"):
+        repository = HfApi(token=args.hub_token).create_repo(name, private=args.hub_private_repo, exist_ok=True)
+    card = (folder / CARD).read_text(encoding="utf-8")
+    publication = prepare_model(folder, repository.repo_id, Choices(forward=False), card)
+    settings = Settings(revision=args.hub_revision, message="End of training", edited_card="keep")
+    upload(publication, settings, args.hub_token)
 
 
-__all__ = ["MODEL_FILES", "ModelPushes", "push_finished"]
+__all__ = ["ModelPushes", "push_finished"]

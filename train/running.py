@@ -22,11 +22,13 @@ from trl import TrlParser
 from dataset_builders.command_line import complain, emit
 from eval.provenance import describe_machine, describe_model
 from eval.result_files import json_ready, write_json
+from hub_cards.model_card import Lineage
 
 from .benchmark_metrics import BenchmarkMetrics
 from .checkpoints import claim_run, last_checkpoint, remove_incomplete
 from .checks import check_arguments, check_first_sample, check_precision, check_processor, check_stage
 from .collator import GroveCollator
+from .model_card import data_names, run_lineage
 from .parameter_groups import groups_table, learning_rates, parameter_groups
 from .progress import TableCallback, peak_memory_gib
 from .pushing import push_finished
@@ -167,6 +169,8 @@ def _run(stage: str, model_args: ModelArguments, data: DataArguments, args: Grov
         return 0
 
     benchmark = _benchmark(data, args.benchmark_clips)
+    # Before the first step: a model whose terms cannot be found out is not published at the end either.
+    made_of = first_process(args, lambda: _lineage(model_args, data, model, args.push_to_hub))
     try:
         trainer = GroveTrainer(
             model=model,
@@ -180,6 +184,7 @@ def _run(stage: str, model_args: ModelArguments, data: DataArguments, args: Grov
         )
     except (ImportError, RuntimeError) as error:  # such as a tracker that is not installed
         raise ValueError(" ".join(str(error).split())) from None
+    trainer.made_of = made_of
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(TableCallback())
@@ -204,6 +209,7 @@ def _run(stage: str, model_args: ModelArguments, data: DataArguments, args: Grov
             "groups": [asdict(group) for group in groups],
             "metrics": metrics,
             "steps": trainer.state.global_step,
+            "data_names": data_names(data.train_data),
             "best": {"metric": trainer.state.best_metric, "step": trainer.state.best_global_step},
             "seconds": round(time.monotonic() - started, 1),
             "processes": args.world_size,
@@ -288,6 +294,12 @@ def _described(args: ModelArguments) -> dict[str, Any]:
         return describe_model(str(args.model_name_or_path), args.model_revision)
     except ValueError as error:
         raise ValueError(str(error).replace("--model:", "model_name_or_path:", 1)) from None
+
+
+def _lineage(model_args: ModelArguments, data: DataArguments, model: Any, look_up: bool) -> Lineage:
+    """What the model is made of, and the terms of that."""
+    config = model.config.to_dict()
+    return run_lineage(str(model_args.model_name_or_path), config, data.train_data, look_up=look_up)
 
 
 def _claim(output: Path, settings: dict[str, Any]) -> bool:
