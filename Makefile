@@ -3,6 +3,7 @@
 # make lint    ruff and mypy, without changing anything
 # make style   let ruff rewrite what it can
 # make bench   speed of inference, streaming, evaluation, training and annotation, with printed ratios
+# make story   raw videos, annotation, training, evaluation, publishing to a Hub on this machine, and a stranger who uses it
 # make assets  make examples/, checkpoints/grove-demo/ and docs/images/ again
 #
 # Each installs what it needs into .venv first. The Python to start from: make PYTHON=python3.12 demo
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint style bench assets clean
+.PHONY: help demo test lint style bench story assets clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -58,6 +59,9 @@ bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/annotate.py
+
+story: $(VENV)/installed-test
+	$(BIN)/python -m train story --output outputs/story $(ARGS)
 
 assets: $(VENV)/installed-test
 	$(BIN)/python examples/make_clip.py

@@ -179,7 +179,9 @@ def grove_tiny_table() -> str:
         lines.append(
             f"| {protocol} | {' | '.join(cells)} | {100 * presence['f1']:.1f} | {100 * presence['paired']['f1']:.1f} |"
         )
-    return "\n".join(lines)
+    machine = result["hardware"]
+    where = f"{machine['processor']}, {machine['cores']} cores; commit {result['commit'][:7]}, seed {result['seed']}."
+    return "\n".join([*lines, "", f"{result['data']['name']}, split {result['data']['split']}; {where}"])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-Makes the moving picture of the README: the true grounded caption of `clip.mp4`, drawn by `GroundedCaption.render`.
+Makes the moving picture of the README: what `checkpoints/grove-tiny` says of `shapes.mp4`, drawn by `GroundedCaption.render`.
 
     python examples/make_picture.py [PICTURE.gif]
 """
@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from transformers import pipeline
 
-from modeling_grove.grounded_caption import GroundedCaption
+import modeling_grove  # noqa: F401 (registers the pipeline)
 from modeling_grove.video_grove import read_video
 
-EXAMPLES = Path(__file__).parent
-PICTURE = EXAMPLES.parent / "docs" / "images" / "clip_true_caption.gif"
+ROOT = Path(__file__).parents[1]
+CLIP, MODEL = ROOT / "examples" / "shapes.mp4", ROOT / "checkpoints" / "grove-tiny"
+PICTURE = ROOT / "docs" / "images" / "captioned.gif"
 FPS = 12.5
 SAME = 7  # a pixel whose channels all changed by less keeps its value: noise of the video coding, costly in a GIF
 
@@ -41,11 +43,12 @@ def write_gif(frames: np.ndarray, path: Path, fps: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the moving picture of the README.")
     parser.add_argument("picture", nargs="?", type=Path, default=PICTURE, help="default: %(default)s")
-    caption = GroundedCaption.load(EXAMPLES / "clip.json")
+    path = parser.parse_args().picture
+    caption = pipeline("grounded-video-captioning", model=str(MODEL))(str(CLIP))
     with tempfile.TemporaryDirectory() as directory:
-        video = caption.render(EXAMPLES / "clip.mp4", Path(directory) / "clip.mp4", show_objectness=False)
+        video = caption.render(CLIP, Path(directory) / "clip.mp4", show_objectness=False)
         frames = read_video(video, target_fps=FPS).frames
-    write_gif(steady(frames), parser.parse_args().picture, FPS)
+    write_gif(steady(frames), path, FPS)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ COMMANDS = {
     "vision": ("vision_pretraining", "teach the encoders of a new model what the parts of single pictures show"),
     "study": ("study_command", "run one of the paper's findings as an experiment on GroundedShapes"),
     "export": ("export", "write a trained model as a folder to give away, in half the size if asked for"),
+    "story": ("story", "tell the whole story, from raw videos to a stranger who uses what was published"),
     "merge": ("lora", "merge low-rank weights into the model that they were trained on"),
 }
 
