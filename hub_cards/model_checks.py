@@ -97,7 +97,7 @@ def check_model(folder: Path, *, forward: bool = True) -> list[str]:
         processor = GroveProcessor.from_pretrained(folder)
     except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise ValueError(f"{folder}: cannot be loaded: {' '.join(str(error).split())}") from None
-    check_tokens(processor, config)
+    check_processor(processor, config)
     done = ["safetensors alone, all of them there", "the configuration loads; the tokenizer has the tokens it names"]
     if not forward:
         return done
@@ -110,13 +110,14 @@ def check_model(folder: Path, *, forward: bool = True) -> list[str]:
     return [*done, "a forward pass gives finite boxes"]
 
 
-def check_tokens(processor: GroveProcessor, config: GroveConfig) -> None:
+def check_processor(processor: GroveProcessor, config: GroveConfig) -> None:
     """
-    Whether the tokenizer has the tokens that the configuration names, and every token an embedding.
+    Whether the processor makes what the model takes.
 
     Raises:
-        `ValueError`: naming the token.
+        `ValueError`: naming what differs: ids of tokens, tokens without embeddings, sizes.
     """
+    parts: Any = config
     vocabulary = processor.tokenizer.get_vocab()
     for token, name in _TOKEN_FIELDS.items():
         if vocabulary[token] != getattr(config, name):
@@ -124,18 +125,23 @@ def check_tokens(processor: GroveProcessor, config: GroveConfig) -> None:
                 f"the tokenizer gives {token} the id {vocabulary[token]}, the model's {name} is {getattr(config, name)}; take the "
                 "processor that was saved with the model"
             )
-    text: Any = config.text_config
-    without = [token for token, index in vocabulary.items() if index >= text.vocab_size and token != VIDEO_TOKEN]
+    rows = parts.text_config.vocab_size
+    without = [token for token, index in vocabulary.items() if index >= rows and token != VIDEO_TOKEN]
     if without:
         raise ValueError(
-            f"{len(without)} tokens of the tokenizer have no row in the {text.vocab_size} embeddings of the model, such as "
-            f"{without[0]!r}; take the processor that was saved with the model"
+            f"{len(without)} tokens of the tokenizer have no row in the {rows} embeddings of the model, such as {without[0]!r}; "
+            "take the processor that was saved with the model"
         )
-    if processor.num_video_tokens != config.num_video_tokens:
-        raise ValueError(
-            f"num_video_tokens: the processor has {processor.num_video_tokens}, the model {config.num_video_tokens}; take the "
-            "processor that was saved with the model"
-        )
+    video = processor.video_processor
+    sizes = {
+        "num_video_tokens": (processor.num_video_tokens, config.num_video_tokens),
+        "window_size / num_frames": (video.window_size, config.num_frames),
+        "crop_size / vision_config.image_size": (video.crop_size.height, parts.vision_config.image_size),
+        "grounding_size / grounding_config.image_size": (video.grounding_size, parts.grounding_config.image_size),
+    }
+    for name, (ours, theirs) in sizes.items():
+        if ours != theirs:
+            raise ValueError(f"{name}: the processor has {ours}, the model {theirs}; take the processor saved with it")
 
 
 @torch.no_grad()
@@ -151,4 +157,4 @@ def _run(model: GroveForConditionalGeneration, processor: GroveProcessor) -> Non
         raise ValueError("the forward pass gives boxes that are not finite; the weights are broken")
 
 
-__all__ = ["check_model", "check_tokens", "check_weights"]
+__all__ = ["check_model", "check_processor", "check_weights"]

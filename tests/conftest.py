@@ -3,6 +3,8 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -43,6 +45,7 @@ hypothesis.settings.load_profile("repeatable")
 
 LOG_BEGIN = pytest.StashKey[int]()
 ROOT = Path(__file__).parents[1]
+SPACY_COMMAND = "python -m tests.pipeline_annotate.spacy_pipeline outputs/spacy"  # as pages have it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -127,6 +130,17 @@ def hub_repo(local_hub) -> Callable[..., str]:
         return repo_id
 
     return make
+
+
+@pytest.fixture(scope="session")
+def spacy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A spaCy pipeline with the labels of en_core_web_sm that knows simple captions: a minute's work, shared by all that need one,
+    and made by the command that pages have for it.
+    """
+    folder = tmp_path_factory.mktemp("spacy") / "captions"
+    subprocess.run([sys.executable, "-m", *SPACY_COMMAND.split()[2:-1], str(folder)], cwd=ROOT, check=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -8,29 +8,12 @@ from typing import Any
 from transformers.trainer_utils import IntervalStrategy
 
 from dataset_builders.stream import GroundedCaptionStream
-from modeling_grove import GroveConfig, GroveForConditionalGeneration, GroveProcessor
-from modeling_grove.text_grove import (
-    DET_TOKEN,
-    PHRASE_END_TOKEN,
-    PHRASE_START_TOKEN,
-    VIDEO_END_TOKEN,
-    VIDEO_START_TOKEN,
-    VIDEO_TOKEN,
-)
+from modeling_grove import GroveConfig, GroveForConditionalGeneration
 
 from .benchmark_metrics import score_names
 from .collator import LOSS_COUNTS, GroveCollator, label_counts
 from .starting_model import closed_gates
 from .training_arguments import DataArguments, GroveTrainingArguments, ModelArguments
-
-_TOKEN_FIELDS = {
-    VIDEO_TOKEN: "video_token_id",
-    VIDEO_START_TOKEN: "video_start_token_id",
-    VIDEO_END_TOKEN: "video_end_token_id",
-    PHRASE_START_TOKEN: "phrase_start_token_id",
-    PHRASE_END_TOKEN: "phrase_end_token_id",
-    DET_TOKEN: "det_token_id",
-}
 
 
 def check_arguments(data: DataArguments, args: GroveTrainingArguments) -> None:
@@ -92,41 +75,6 @@ def check_precision(model: ModelArguments, args: GroveTrainingArguments) -> None
         )
 
 
-def check_processor(model: GroveForConditionalGeneration, processor: GroveProcessor) -> None:
-    """
-    Whether the processor makes what the model takes.
-
-    Raises:
-        `ValueError`: naming what differs: ids of tokens, tokens without embeddings, sizes.
-    """
-    config: Any = model.config
-    vocabulary = processor.tokenizer.get_vocab()
-    for token, name in _TOKEN_FIELDS.items():
-        if vocabulary[token] != getattr(config, name):
-            raise ValueError(
-                f"the tokenizer gives {token} the id {vocabulary[token]}, the model's {name} is {getattr(config, name)}; take the "
-                "processor that was saved with the model"
-            )
-    embeddings: Any = model.get_input_embeddings()
-    rows = embeddings.weight.shape[0]
-    without = [token for token, index in vocabulary.items() if index >= rows and token != VIDEO_TOKEN]
-    if without:
-        raise ValueError(
-            f"{len(without)} tokens of the tokenizer have no row in the {rows} embeddings of the model, such as {without[0]!r}; "
-            "take the processor that was saved with the model"
-        )
-    video = processor.video_processor
-    sizes = {
-        "num_video_tokens": (processor.num_video_tokens, config.num_video_tokens),
-        "window_size / num_frames": (video.window_size, config.num_frames),
-        "crop_size / vision_config.image_size": (video.crop_size.height, config.vision_config.image_size),
-        "grounding_size / grounding_config.image_size": (video.grounding_size, config.grounding_config.image_size),
-    }
-    for name, (ours, theirs) in sizes.items():
-        if ours != theirs:
-            raise ValueError(f"{name}: the processor has {ours}, the model {theirs}; take the processor saved with it")
-
-
 def check_stage(stage: str, model: GroveForConditionalGeneration, args: ModelArguments) -> None:
     """
     Whether the checkpoint is one for the recipe.
@@ -168,4 +116,4 @@ def check_first_sample(stream: GroundedCaptionStream, collate: GroveCollator, co
         )
 
 
-__all__ = ["check_arguments", "check_first_sample", "check_precision", "check_processor", "check_stage"]
+__all__ = ["check_arguments", "check_first_sample", "check_precision", "check_stage"]

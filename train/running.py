@@ -23,10 +23,11 @@ from dataset_builders.command_line import complain, emit
 from eval.provenance import describe_machine, describe_model
 from eval.result_files import json_ready, write_json
 from hub_cards.model_card import Lineage
+from hub_cards.model_checks import check_processor
 
 from .benchmark_metrics import BenchmarkMetrics
 from .checkpoints import claim_run, last_checkpoint, remove_incomplete
-from .checks import check_arguments, check_first_sample, check_precision, check_processor, check_stage
+from .checks import check_arguments, check_first_sample, check_precision, check_stage
 from .collator import GroveCollator
 from .model_card import data_names, run_lineage
 from .parameter_groups import groups_table, learning_rates, parameter_groups
@@ -147,7 +148,7 @@ def _run(stage: str, model_args: ModelArguments, data: DataArguments, args: Grov
     model = load_model(model_args)
     if {"num_frames", "video_pool_size"} & {*(model_args.config_overrides or {})}:
         fit_processor(processor, model.config)
-    check_processor(model, processor)
+    check_processor(processor, model.config)
     check_stage(stage, model, model_args)
     stream = training_stream(data, args, model.config.num_frames)
     validation = validation_stream(data, args, model.config.num_frames)

@@ -1,4 +1,4 @@
-"""What the tests of annotation share: a spaCy pipeline, and a small world of GroundedShapes."""
+"""What the tests of annotation share: a spaCy pipeline, loaded, and a small world of GroundedShapes."""
 
 from pathlib import Path
 
@@ -7,14 +7,6 @@ import pytest
 from dataset_builders.__main__ import main as dataset_command
 from pipeline_annotate.__main__ import main
 from pipeline_annotate.facts import load_spacy
-
-from .spacy_pipeline import train
-
-
-@pytest.fixture(scope="session")
-def spacy_folder(tmp_path_factory) -> Path:
-    """A pipeline with the labels of en_core_web_sm that knows simple captions."""
-    return train(tmp_path_factory.mktemp("spacy") / "captions")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """What annotations are worth where the truth is known."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +10,14 @@ from modeling_grove.grounded_caption import GroundedCaption, PhraseTrack
 from pipeline_annotate.__main__ import main
 from pipeline_annotate.frame_wise import MiddleFrameCaptioner, SameWordsClassifier
 from pipeline_annotate.phrase_labels import Question
-from pipeline_annotate.quality import frame_labels, label_consistency, ways
+from pipeline_annotate.quality import CONSISTENCY, METRICS, frame_labels, label_consistency, quality_table, ways
 from pipeline_annotate.stage_files import Dropped
+from tests.conftest import ROOT
 
 from .captioned_clips import clip, facts, frame
 
-GROVE = Path(__file__).resolve().parents[2] / "checkpoints" / "grove-tiny"
+GROVE = ROOT / "checkpoints" / "grove-tiny"
+ENCODER = ROOT / "tests" / "golden" / "eval" / "iground" / "tiny_bert"
 
 
 def truth(*boxes):
@@ -54,6 +55,11 @@ def test_the_middle_frames_caption_and_labels_of_the_same_words():
     assert SameWordsClassifier().classify([question]) == [[1, None]]
 
 
+def test_the_table_has_means_and_half_of_the_range():
+    results = [dict.fromkeys((*METRICS, CONSISTENCY), value) for value in (50.0, 54.0)]
+    assert quality_table({"a way": results}).splitlines()[-1].count("52.0 ± 2.0") == 4
+
+
 @pytest.mark.slow
 def test_three_stages_are_better_than_frames_alone(spacy_folder, tmp_path, capsys):
     line = [
@@ -62,7 +68,6 @@ def test_three_stages_are_better_than_frames_alone(spacy_folder, tmp_path, capsy
         "16",
         "--seeds",
         "0",
-        "1",
         "--workers",
         "1",
         "--spacy",
@@ -71,11 +76,17 @@ def test_three_stages_are_better_than_frames_alone(spacy_folder, tmp_path, capsy
         str(tmp_path),
         "--video-captioner",
         f"grove:{GROVE}",
+        "--similarity",
+        str(ENCODER),
     ]
     assert main([*line, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["rows"]
-    others = ["a tracker (ByteTrack) in place of stage 3", "a video captioner (grove:grove-tiny) in place of stage 2"]
-    assert [*rows] == [*ways(), *others] and all(len(results) == 2 for results in rows.values())
+    others = [
+        "a tracker (ByteTrack) in place of stage 3",
+        "labels by rules and an encoder (tiny_bert)",
+        "a video captioner (grove:grove-tiny) in place of stage 2",
+    ]
+    assert [*rows] == [*ways(), *others] and all(len(results) == 1 for results in rows.values())
     frames, full = (
         np.mean([result["AP50"] for result in rows[name]]) for name in ("frame by frame", "all three stages")
     )

@@ -7,14 +7,12 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.pipeline_annotate.spacy_pipeline import train
 from train.__main__ import main
 
 
 @pytest.mark.slow
-def test_from_raw_videos_to_a_stranger_and_again(tmp_path, capsys):
-    spacy = train(tmp_path / "pipeline")
-    line = ["story", "--output", str(tmp_path / "story"), "--short", "--spacy", str(spacy), "--json"]
+def test_from_raw_videos_to_a_stranger(spacy_folder, tmp_path, capsys):
+    line = ["story", "--output", str(tmp_path / "story"), "--short", "--spacy", str(spacy_folder), "--json"]
     assert main(line) == 0
     told = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert [text.partition(":")[0] for text in told["stranger"]] == [
