@@ -230,10 +230,15 @@ class TransformersChat:
             mask[row, length - len(first) - len(second) :] = 1
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         device = self.model.device
+        # Only of the answers: those of whole prompts would be gigabytes.
+        kept = max(map(len, said)) + 1
         logits = self.model(
-            input_ids=ids.to(device), attention_mask=mask.to(device), position_ids=positions.to(device)
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            position_ids=positions.to(device),
+            logits_to_keep=kept,
         ).logits.float()
-        scores = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None].to(device))[..., 0].cpu()
+        scores = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1 - kept :, None].to(device))[..., 0].cpu()
         return [float(scores[row, -len(second) :].sum()) for row, second in enumerate(said)]
 
 

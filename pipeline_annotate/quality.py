@@ -15,7 +15,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from eval.provenance import describe_machine
 from eval.result_files import write_json
 from modeling_grove.grounded_caption import atomic_path
 
-from .back_ends import load_classifier, load_video_captioner
+from .back_ends import load_classifier, load_tracker, load_video_captioner
 from .captioners import caption_clips
 from .clip_lists import read_table
 from .facts import DEFAULT_SPACY_MODEL, load_spacy
@@ -46,7 +46,14 @@ from .shapes_captioner import FrameNoise, ShapesCaptioner
 from .stage2 import caption_videos
 from .stage3 import Annotated, label_clips
 from .stage_files import Dropped
-from .stage_settings import NO_CAPTIONER, StageSettings, add_language_model_argument, add_video_captioner_argument
+from .stage_settings import (
+    NO_CAPTIONER,
+    StageSettings,
+    add_language_model_argument,
+    add_similarity_argument,
+    add_tracker_argument,
+    add_video_captioner_argument,
+)
 from .video_captions import CaptionChecks, VideoCaptioner
 from .visual_trackers import BoxTracker, ByteTracker
 
@@ -107,12 +114,23 @@ def ways_of_models(args: argparse.Namespace, videos: Path) -> dict[str, Way]:
         logger.warning("`trackers` is not installed, so ByteTrack has no row; `pip install trackers`")
     else:
         rows["a tracker (ByteTrack) in place of stage 3"] = Way(tracker=ByteTracker())
-    StageSettings(NO_CAPTIONER, args.language_model, args.quantize)  # for its checks
+    if args.tracker is not None:
+        settings = StageSettings(NO_CAPTIONER, tracker=args.tracker)
+        rows[f"a tracker ({_public(args.tracker)}) in place of stage 3"] = Way(
+            tracker=load_tracker(settings.tracker, videos)
+        )
+    if args.similarity is not None:
+        settings = StageSettings(NO_CAPTIONER, similarity=args.similarity)
+        rows[f"labels by rules and an encoder ({_public(args.similarity)})"] = Way(classifier=load_classifier(settings))
+    written = StageSettings(NO_CAPTIONER, args.language_model, args.quantize)
     if args.language_model != "rules":
-        name = f"a language model ({_public(args.language_model)})"
-        for title, whole in ((name, False), ("... that reads whole captions", True)):
-            settings = StageSettings(NO_CAPTIONER, args.language_model, args.quantize, whole_captions=whole)
-            rows[title] = Way(load_video_captioner(settings), load_classifier(settings))
+        name, labels = f"a language model ({_public(args.language_model)})", load_classifier(written)
+        rows[name] = Way(load_video_captioner(written), labels)
+        rows["... that reads whole captions"] = Way(load_video_captioner(replace(written, whole_captions=True)), labels)
+        rows["... for labels alone"] = Way(classifier=labels)
+        if args.language_model.startswith("transformers"):
+            likely = load_classifier(replace(written, by_likelihood=True))
+            rows["... for labels alone, by likelihood"] = Way(classifier=likely)
     if args.video_captioner is not None:
         settings = StageSettings(NO_CAPTIONER, video_captioner=args.video_captioner, spacy=args.spacy)
         name = f"a video captioner ({_public(args.video_captioner)}) in place of stage 2"
@@ -122,9 +140,11 @@ def ways_of_models(args: argparse.Namespace, videos: Path) -> dict[str, Way]:
 
 def _public(name: str) -> str:
     """A back end's name without the folders of this machine, or a server's address."""
-    kind, _, model = name.partition(":")
+    if Path(name).is_dir():
+        return Path(name).resolve().name
+    kind, colon, model = name.partition(":")
     model = model.rpartition("@")[0] if kind == "http" else model
-    return f"{kind}:{Path(model).name if Path(model).is_dir() else model}"
+    return f"{kind}{colon}{Path(model).name if Path(model).is_dir() else model}"
 
 
 def label_consistency(truth: Sequence[Record], found: Mapping[str, Record]) -> float:
@@ -222,6 +242,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_language_model_argument(parser)
     add_video_captioner_argument(parser)
+    add_tracker_argument(parser)
+    add_similarity_argument(parser)
     parser.add_argument("--workers", type=int, default=2, help="processes that make clips (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the numbers as one JSON line")
 

@@ -175,14 +175,24 @@ def add_stage2_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-unknown-things", action="store_true", help="let a caption name what no frame mentions")
 
 
-def add_stage3_arguments(parser: argparse.ArgumentParser) -> None:
-    """What stage 3 needs to know beside the language model."""
+def add_tracker_argument(parser: argparse.ArgumentParser) -> None:
+    """A tracker of boxes."""
     parser.add_argument(
         "--tracker", metavar="NAME", help=f"follow boxes from few frames: {BYTETRACK}, or sam2:MODEL[@REVISION]"
     )
+
+
+def add_similarity_argument(parser: argparse.ArgumentParser) -> None:
+    """An encoder of sentences."""
     parser.add_argument(
         "--similarity", metavar="MODEL", help="encoder of sentences for phrases that the rules cannot place"
     )
+
+
+def add_stage3_arguments(parser: argparse.ArgumentParser) -> None:
+    """What stage 3 needs to know beside the language model."""
+    add_tracker_argument(parser)
+    add_similarity_argument(parser)
     parser.add_argument(
         "--by-likelihood", action="store_true", help="take the label that `transformers` finds most likely"
     )
@@ -227,9 +237,11 @@ __all__ = [
     "VIDEO_CAPTIONERS",
     "StageSettings",
     "add_language_model_argument",
+    "add_similarity_argument",
     "add_stage1_arguments",
     "add_stage2_arguments",
     "add_stage3_arguments",
+    "add_tracker_argument",
     "add_video_captioner_argument",
     "settings_of",
     "split_revision",

@@ -114,21 +114,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _steps(output: Path, sizes: StorySizes, args: argparse.Namespace) -> Iterator[Step]:
     """The steps in their order. A file that the next one needs is looked for when that one's turn has come."""
-    raw, clean, spacy = output / "raw", output / "clean", args.spacy or str(output / "spacy")
-    splits = ["--split", f"train={sizes.clean}", "--split", f"test={sizes.test}"]
-    yield _module("raw videos", "dataset_builders", "shapes", "--output", raw, "--split", f"train={sizes.raw}")
-    yield _module("videos with true annotations", "dataset_builders", "shapes", "--output", clean, "--seed", 1, *splits)
+    world, spacy = output / "world", args.spacy or str(output / "spacy")
+    splits = (f"raw={sizes.raw}", f"train={sizes.clean}", f"test={sizes.test}")
+    yield _module(
+        "videos", "dataset_builders", "shapes", "--output", world, *(part for split in splits for part in ("--split", split))
+    )  # fmt: skip
     if args.spacy is None and not (output / "spacy" / "meta.json").is_file():
         yield _module("a spaCy pipeline", "tests.pipeline_annotate.spacy_pipeline", output / "spacy")
     yield _module(
-        "annotation, to shards", "pipeline_annotate", "run", raw / "videos", "--clips", raw / "train.jsonl", "--captioner",
-        f"shapes:{raw / 'train.frames.jsonl'}", "--spacy", spacy, "--fill-gaps", 3, "--workers", 2, "--clips-per-part",
+        "annotation, to shards", "pipeline_annotate", "run", world / "videos", "--clips", world / "raw.jsonl", "--captioner",
+        f"shapes:{world / 'raw.frames.jsonl'}", "--spacy", spacy, "--fill-gaps", 3, "--workers", 2, "--clips-per-part",
         max(1, sizes.raw // 4), "--output", output / "annotated",
     )  # fmt: skip
     for split in ("train", "test"):
         yield _module(
-            f"shards of true annotations, {split}", "dataset_builders", "shard", "--annotations", clean / f"{split}.jsonl",
-            "--videos", clean / "videos", "--split", split, "--license", LICENSE, "--output", output / "shapes",
+            f"shards of true annotations, {split}", "dataset_builders", "shard", "--annotations", world / f"{split}.jsonl",
+            "--videos", world / "videos", "--split", split, "--license", LICENSE, "--output", output / "shapes",
         )  # fmt: skip
     training = [
         "--max_steps", sizes.steps, "--per_device_train_batch_size", sizes.batch, "--learning_rate", "1e-4", "--warmup_steps",
@@ -148,13 +149,15 @@ def _steps(output: Path, sizes: StorySizes, args: argparse.Namespace) -> Iterato
         "--text-similarity", "head-word", "--output", output / "results",
     )  # fmt: skip
     results = output / "results" / "results.json"
-    for kind, source, name, *more in (
+    publications: list[tuple[Any, ...]] = [
         ("dataset", output / "annotated" / "shards", "shapes-annotated", "--license", LICENSE, "--leave-out-videos"),
         ("dataset", output / "shapes", "shapes", "--videos-may-be-published"),
         ("model", output / "ft", "grove", "--license", "apache-2.0", "--results", results),
         ("metric", "iground", "iground_score"),
-        ("space", "hub_cards/space", "grove-demo", "--model", "org/grove"),
-    ):
+    ]
+    if not args.short:
+        publications.append(("space", "hub_cards/space", "grove-demo", "--model", "org/grove"))
+    for kind, source, name, *more in publications:
         yield _module(f"publishing of org/{name}", "hub_cards", "publish", kind, source, "--repo", f"org/{name}", *more)
     yield from _stranger(output, args.short)
 

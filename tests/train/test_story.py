@@ -20,16 +20,14 @@ def test_from_raw_videos_to_a_stranger(spacy_folder, tmp_path, capsys):
     ]  # fmt: skip
     assert told["stranger"][0].endswith("site-packages"), "the stranger must not have this checkout"
     assert told["results"]["AP50"] > 20, "two steps of training should leave the model what it was"
-    assert len(told["seconds"]) >= 15 and json.loads((tmp_path / "story" / "story.json").read_text())["versions"]
+    assert len(told["seconds"]) >= 12 and json.loads((tmp_path / "story" / "story.json").read_text())["versions"]
 
 
 def test_a_step_that_fails_ends_it_with_what_it_said(tmp_path, capsys):
-    (tmp_path / "raw").write_text("in the way")
+    (tmp_path / "world").write_text("in the way")
     assert main(["story", "--output", str(tmp_path), "--short"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert (
-        error.startswith("error: raw videos: ended with status 2; all that it said is in ") and str(tmp_path) in error
-    )
+    assert error.startswith("error: videos: ended with status 2; all that it said is in ") and str(tmp_path) in error
 
 
 def test_a_model_that_is_not_there_is_one_line(tmp_path):
