@@ -30,7 +30,7 @@ from eval.__main__ import main as eval_command
 from eval.ablation_tables import document, markdown_table
 from eval.boxes import iou
 from eval.provenance import describe_machine
-from eval.result_files import write_json
+from eval.result_files import json_ready, write_json
 from modeling_grove.grounded_caption import atomic_path
 
 from .back_ends import load_classifier, load_tracker, load_video_captioner
@@ -219,6 +219,8 @@ def measure(
         temporary.write_text(
             "".join(json.dumps(one.record, ensure_ascii=False) + "\n" for one in made), encoding="utf-8"
         )
+    if not made:  # a model may give nothing that can be used
+        return {**dict.fromkeys(METRICS, 0.0), CONSISTENCY: float("nan"), "clips": 0}
     line = ["score", "iground", "--annotations", str(truth), "--predictions", str(folder / "records.jsonl"),
             "--text-similarity", "head-word", "--output", str(folder / "scores")]  # fmt: skip
     if eval_command(line):
@@ -297,16 +299,17 @@ def run(args: argparse.Namespace) -> int:
     ]
     with atomic_path(args.output / "quality.md") as temporary:
         temporary.write_text(document("Ways to annotate", table, notes), encoding="utf-8")
-    emit(content, table, args.json)
+    emit(json_ready(content), table, args.json)
     return 0
 
 
 def quality_table(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """The table, with half of the seeds' range beside the mean."""
-    cells = [["way", *METRICS, CONSISTENCY]]
+    """The table, with half of the seeds' range beside the mean, and of how many clips there were annotations."""
+    cells = [["way", *METRICS, CONSISTENCY, "clips"]]
     for name, results in rows.items():
         numbers = [np.array([result[metric] for result in results]) for metric in (*METRICS, CONSISTENCY)]
-        cells.append([name, *(f"{one.mean():.1f} ± {np.ptp(one) / 2:.1f}" for one in numbers)])
+        written = [f"{one.mean():.1f} ± {np.ptp(one) / 2:.1f}" for one in numbers]
+        cells.append([name, *written, f"{np.mean([result['clips'] for result in results]):.0f}"])
     return markdown_table(cells)
 
 

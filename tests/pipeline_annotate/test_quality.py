@@ -10,7 +10,16 @@ from modeling_grove.grounded_caption import GroundedCaption, PhraseTrack
 from pipeline_annotate.__main__ import main
 from pipeline_annotate.frame_wise import MiddleFrameCaptioner, SameWordsClassifier
 from pipeline_annotate.phrase_labels import Question
-from pipeline_annotate.quality import CONSISTENCY, METRICS, frame_labels, label_consistency, quality_table, ways
+from pipeline_annotate.quality import (
+    CONSISTENCY,
+    METRICS,
+    Way,
+    frame_labels,
+    label_consistency,
+    measure,
+    quality_table,
+    ways,
+)
 from pipeline_annotate.stage_files import Dropped
 from tests.conftest import ROOT
 
@@ -56,8 +65,16 @@ def test_the_middle_frames_caption_and_labels_of_the_same_words():
 
 
 def test_the_table_has_means_and_half_of_the_range():
-    results = [dict.fromkeys((*METRICS, CONSISTENCY), value) for value in (50.0, 54.0)]
-    assert quality_table({"a way": results}).splitlines()[-1].count("52.0 ± 2.0") == 4
+    results = [dict.fromkeys((*METRICS, CONSISTENCY, "clips"), value) for value in (50.0, 54.0)]
+    line = quality_table({"a way": results}).splitlines()[-1]
+    assert line.count("52.0 ± 2.0") == 4 and line.rstrip(" |").endswith(" 52")
+
+
+def test_a_way_that_gives_nothing_is_worth_nothing(pipeline, tmp_path):
+    empty = clip("an empty room", "an empty room")
+    worth = measure(Way(MiddleFrameCaptioner()), [empty], pipeline, tmp_path / "no.jsonl", tmp_path / "folder")
+    assert [worth[name] for name in (*METRICS, "clips")] == [0, 0, 0, 0] and np.isnan(worth[CONSISTENCY])
+    assert not (tmp_path / "folder" / "records.jsonl").read_text()
 
 
 @pytest.mark.slow
