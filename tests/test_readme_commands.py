@@ -1,4 +1,4 @@
-"""The commands of the README run."""
+"""The commands of the README and of the page on captioning run."""
 
 import re
 import subprocess
@@ -9,14 +9,15 @@ import pytest
 from tests.conftest import ROOT
 from tests.documentation import run_block
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "docs" / "captioning.md"]
 
 
 def readme_commands() -> list[str]:
-    """The lines of the README that call this repository; a line that ends in a backslash goes on in the next."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    """The lines of the pages that call this repository, each once; a line that ends in a backslash goes on in the next."""
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.startswith("python -m")]
+    return [*dict.fromkeys(line for line in lines if line.startswith("python -m"))]
 
 
 @pytest.mark.slow

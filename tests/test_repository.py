@@ -19,10 +19,11 @@ from tests.demo_checkpoint import demo_config
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_readme_python_runs_as_printed(tmp_path):
+def test_python_of_the_readme_and_of_captioning_runs_as_printed(tmp_path):
     """In order, in one process, from a folder that has what a clone has; without those that need a published model."""
-    blocks = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "org/" not in block]
-    assert len(blocks) >= 4
+    text = README + (ROOT / "docs" / "captioning.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "org/" not in block]
+    assert len(blocks) >= 6
     for name in ("examples", "checkpoints"):
         (tmp_path / name).symlink_to(ROOT / name)
     run = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)
