@@ -126,8 +126,6 @@ def model_card(
     results = list(results)
     config = read_json(folder / "config.json")
     adapter = (folder / "adapter_config.json").is_file()
-    if adapter and not made_of.base_models:
-        raise ValueError(f"{folder}: low-rank weights belong to a model; give it as --base-model ORG/NAME")
     title = name.rstrip("/").rpartition("/")[2]
     instructional = any(HOWTOGROUND in t.name or IGROUND in t.name or RESEARCH_WEIGHTS in t.name for t in made_of.terms)
     facts = None if training is None else training_facts(training)

@@ -155,6 +155,8 @@ def model_card_text(
         [*choices.datasets, *as_list(metadata.get("datasets"))],
         choices.license_of,
     )
+    if (source / "adapter_config.json").is_file() and not made_of.base_models:
+        raise ValueError(f"{source}: low-rank weights belong to a model; give it as --base-model ORG/NAME")
     said = metadata.get("license")
     license_id = check_license(choices.license or (None if said == "unknown" else said), made_of.terms)
     if there is not None and not is_signed(there) and not choices.new_card:
