@@ -115,20 +115,21 @@ def run(args: argparse.Namespace) -> int:
 def _steps(output: Path, sizes: StorySizes, args: argparse.Namespace) -> Iterator[Step]:
     """The steps in their order. A file that the next one needs is looked for when that one's turn has come."""
     world, spacy = output / "world", args.spacy or str(output / "spacy")
-    splits = (f"raw={sizes.raw}", f"train={sizes.clean}", f"test={sizes.test}")
+    # What is annotated, what has true annotations to learn from, and what is scored.
+    splits = (f"train={sizes.raw}", f"validation={sizes.clean}", f"test={sizes.test}")
     yield _module(
         "videos", "dataset_builders", "shapes", "--output", world, *(part for split in splits for part in ("--split", split))
     )  # fmt: skip
     if args.spacy is None and not (output / "spacy" / "meta.json").is_file():
         yield _module("a spaCy pipeline", "tests.pipeline_annotate.spacy_pipeline", output / "spacy")
     yield _module(
-        "annotation, to shards", "pipeline_annotate", "run", world / "videos", "--clips", world / "raw.jsonl", "--captioner",
-        f"shapes:{world / 'raw.frames.jsonl'}", "--spacy", spacy, "--fill-gaps", 3, "--workers", 2, "--clips-per-part",
+        "annotation, to shards", "pipeline_annotate", "run", world / "videos", "--clips", world / "train.jsonl", "--captioner",
+        f"shapes:{world / 'train.frames.jsonl'}", "--spacy", spacy, "--fill-gaps", 3, "--workers", 2, "--clips-per-part",
         max(1, sizes.raw // 4), "--output", output / "annotated",
     )  # fmt: skip
-    for split in ("train", "test"):
+    for split, source in (("train", "validation"), ("test", "test")):
         yield _module(
-            f"shards of true annotations, {split}", "dataset_builders", "shard", "--annotations", world / f"{split}.jsonl",
+            f"shards of true annotations, {split}", "dataset_builders", "shard", "--annotations", world / f"{source}.jsonl",
             "--videos", world / "videos", "--split", split, "--license", LICENSE, "--output", output / "shapes",
         )  # fmt: skip
     training = [

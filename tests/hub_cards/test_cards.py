@@ -29,7 +29,7 @@ from tests.records import make_record
 NAMES = {
     "model": "org/cards-model",
     "shapes": "org/cards-shapes",
-    "howtoground": "org/howtoground1m",
+    "howtoground": "org/howtoground1m-cards",
     "iground": "org/iground-cards",
     "plain": "org/cards-plain",
     "metric": "org/cards_vidstg_score",
