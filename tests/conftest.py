@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.local_hub.process import LocalHub
+from tests.warm_python import WarmPython
 
 # Read when the libraries are imported, so these come before any other import. Nothing may depend on, or touch, the user's
 # cache and token.
@@ -141,6 +142,15 @@ def spacy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spacy") / "captions"
     subprocess.run([sys.executable, "-m", *SPACY_COMMAND.split()[2:-1], str(folder)], cwd=ROOT, check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A `python` that has already imported what takes long (`tests/warm_python/`), for tests that run many short commands."""
+    warm = WarmPython(tmp_path_factory.mktemp("warm"))
+    warm.start()
+    yield warm.python
+    warm.stop()
 
 
 @pytest.fixture(scope="session")

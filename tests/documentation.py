@@ -16,9 +16,10 @@ def command_blocks(page: str) -> list[tuple[str, str]]:
     return [(language, text) for language, text in blocks if not text.startswith("pip install")]
 
 
-def run_block(language: str, text: str, folder: Path) -> None:
-    """As a reader would in the root of a clone, but in a folder that is not ours to litter."""
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    command = ["bash", "-ec", text] if language == "bash" else [sys.executable, "-c", text]
+def run_block(language: str, text: str, folder: Path, python: Path) -> None:
+    """As a reader would in the root of a clone, but in a folder that is not ours to litter, and with this `python`."""
+    path = f"{python.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["bash", "-ec", text] if language == "bash" else [str(python), "-c", text]
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert run.returncode == 0, f"{text}\n{run.stderr}"

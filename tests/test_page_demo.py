@@ -11,14 +11,14 @@ PAGE = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_the_page_on_the_demo_runs_as_printed(tmp_path):
+def test_the_page_on_the_demo_runs_as_printed(tmp_path, warm_python):
     """In order, in a folder that has what a clone has."""
     for name in ("examples", "checkpoints"):
         (tmp_path / name).symlink_to(ROOT / name)
     blocks = command_blocks(PAGE)
     assert len(blocks) == 3
     for block in blocks:
-        run_block(*block, tmp_path)
+        run_block(*block, tmp_path, warm_python)
     outputs = tmp_path / "outputs"
     assert (
         GroundedCaption.load(outputs / "report" / "shapes.json").caption

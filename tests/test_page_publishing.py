@@ -10,14 +10,14 @@ from tests.documentation import command_blocks, run_block
 
 
 @pytest.mark.slow
-def test_the_page_on_publishing_runs_as_printed(tmp_path, local_hub):
+def test_the_page_on_publishing_runs_as_printed(tmp_path, local_hub, warm_python):
     """In order, against the local Hub, in a folder that has what it needs of a clone."""
     blocks = command_blocks((ROOT / "docs" / "publishing.md").read_text(encoding="utf-8"))
     assert len(blocks) >= 5
     for name in ("checkpoints", "docs", "hub_cards"):
         (tmp_path / name).symlink_to(ROOT / name)
     for block in blocks:
-        run_block(*block, tmp_path)
+        run_block(*block, tmp_path, warm_python)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "docs", "hub_cards", "outputs"}
     results = ModelCard.load("org/grove-tiny").data.eval_results
     measured = json.loads((ROOT / "docs" / "studies" / "grove-tiny.json").read_text(encoding="utf-8"))["headline"]

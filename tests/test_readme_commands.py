@@ -21,7 +21,7 @@ def readme_commands() -> list[str]:
 
 
 @pytest.mark.slow
-def test_readme_commands_run(tmp_path):
+def test_readme_commands_run(tmp_path, warm_python):
     """On the demo's video and a few clips; the conversion, which needs the published weights, has its options checked alone."""
     for name in ("examples", "checkpoints"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -34,7 +34,7 @@ def test_readme_commands_run(tmp_path):
             assert all(option in shown.stdout for option in re.findall(r"--[a-z-]+", command)), command
             continue
         command = re.sub(r"\b(LONG_)?VIDEO\b", "examples/shapes.mp4", command)
-        run_block("bash", re.sub(r"=(1000|100)\b", "=4", command), tmp_path)
+        run_block("bash", re.sub(r"=(1000|100)\b", "=4", command), tmp_path, warm_python)
         shapes = tmp_path / "shapes" / "test.jsonl"
         for name in ("val", "predictions"):
             if shapes.exists() and not (tmp_path / f"{name}.jsonl").exists():
