@@ -184,6 +184,16 @@ def grove_tiny_table() -> str:
     return "\n".join([*lines, "", f"{result['data']['name']}, split {result['data']['split']}; {where}"])
 
 
+def first_caption_line() -> str:
+    """How long `first_caption.py` took, in a sentence."""
+    result = json.loads((RESULTS / "first_caption.json").read_text())
+    seconds, machine = result["seconds"], result["hardware"]
+    return (
+        f"From `git clone` to the first caption: {result['first_caption_seconds']:.0f} s, {seconds['installation']:.0f} of them "
+        f"pip's; then {seconds['next caption']:.0f} s ({machine['processor']}, {machine['cores']} cores)."
+    )
+
+
 if __name__ == "__main__":
     print(
         table(),
@@ -192,5 +202,6 @@ if __name__ == "__main__":
         training_table(),
         annotation_table(),
         grove_tiny_table(),
+        first_caption_line(),
         sep="\n\n",
     )
