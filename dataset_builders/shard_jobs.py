@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from .manifest import video_config
 from .record import Record, from_record, processed, record_key, record_metadata, sample_key, to_record
 from .statistics import Statistics
 from .tar_shards import write_shard
+from .worker_pool import worker_context, worker_pool
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +163,7 @@ def make_shards(jobs: Sequence[ShardJob], workers: int) -> Iterator[None]:
         `OSError`: if a shard cannot be written. What is made stays.
         `ValueError`: if workers die again and again.
     """
-    counters = get_context("spawn").RawArray("q", len(jobs) + 1)
+    counters = worker_context(__name__).RawArray("q", len(jobs) + 1)
     left = set(range(len(jobs)))
     reported = deaths = 0
     while left:
@@ -219,7 +217,7 @@ def _executor(workers: int, in_thread: bool, counters: Any) -> Executor:
     counters[-1] = 0
     if in_thread:
         return ThreadPoolExecutor(1, initializer=_use, initargs=(counters,))
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(counters,))
+    return worker_pool(workers, __name__, counters, initializer=_start)
 
 
 def _use(counters: Any) -> None:
@@ -228,17 +226,9 @@ def _use(counters: Any) -> None:
 
 
 def _start(counters: Any) -> None:
-    """Prepares a process: interrupts are its parent's business, and it does not outlive a parent that is killed."""
+    """Prepares a process: interrupts are its parent's business."""
     _use(counters)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
 
 
 def _run(position: int, job: ShardJob) -> int:

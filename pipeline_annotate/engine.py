@@ -12,14 +12,12 @@ import json
 import logging
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from datatrove.executor.base import PipelineExecutor
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
+from dataset_builders.worker_pool import worker_context, worker_pool
 from modeling_grove.grounded_caption import atomic_path
 
 from .clip_lists import ClipRequest
@@ -165,10 +164,10 @@ class ResilientExecutor(LocalPipelineExecutor):
         Raises:
             `BrokenProcessPool`: if a process dies.
         """
-        workers, numbers = min(self.workers, len(ranks)), get_context("spawn").Queue()
+        workers, numbers = min(self.workers, len(ranks)), worker_context(__name__).Queue()
         for number in range(workers):
             numbers.put(number)
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (numbers, self.gpus))
+        pool = worker_pool(workers, __name__, numbers, self.gpus, initializer=_start)
         try:
             pending = {pool.submit(_run_rank, self, rank): rank for rank in ranks}
             while pending:
@@ -198,20 +197,13 @@ def _run_rank(executor: PipelineExecutor, rank: int) -> None:
 
 
 def _start(numbers: Any, gpus: int) -> None:
-    """Prepares a process: it has one GPU, interrupts are its parent's business, and it does not outlive a killed parent."""
+    """Prepares a process: it has one GPU, and interrupts are its parent's business."""
     number = numbers.get()
     if gpus:
         names = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("dataset_builders.command_line").setLevel(logging.WARNING)  # one line of progress is enough
-    if (parent := parent_process()) is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
 
 
 __all__ = [

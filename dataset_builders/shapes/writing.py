@@ -8,12 +8,9 @@ the two files of the split.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builders.command_line import progress
+from dataset_builders.worker_pool import worker_pool
 from modeling_grove.grounded_caption import atomic_path
 
 from .world import VERSION, ShapesConfig, clip_name, clip_seed, make_clip
@@ -178,26 +176,12 @@ def _made(parts: list[_Part], make: partial[int], workers: int) -> Iterator[int]
         for part in parts:
             yield from range(make(part))
         return
-    context = multiprocessing.get_context("forkserver")  # which imports once for all of them
-    context.set_forkserver_preload([__name__])
     try:
-        with ProcessPoolExecutor(min(workers, len(parts) or 1), context, initializer=_end_with_parent) as pool:
+        with worker_pool(min(workers, len(parts) or 1), __name__) as pool:
             for count in pool.map(make, parts):
                 yield from range(count)
     except BrokenProcessPool:
         raise OSError("a process that made clips was killed; running the command again goes on from there") from None
-
-
-def _end_with_parent() -> None:
-    """A process of a pool waits for ever for work from a parent that was killed; this one goes with it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _collect(output: Path, split: str, count: int) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import orjson
-import psutil
 import pytest
 
 from dataset_builders import shard_jobs
 from dataset_builders.shard_jobs import ShardJob, make_shard, make_shards
 from dataset_builders.tar_shards import iter_shard
 from tests.records import make_record, make_videos
+from tests.workers import workers_of
 
 
 def make_jobs(
@@ -95,8 +95,7 @@ def test_a_worker_that_dies_is_survived_and_parallel_equals_serial(tmp_path: Pat
     for _ in make_shards(parallel, 2):
         num_done += 1
         if not killed:
-            worker = next(p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline()))
-            worker.kill()
+            workers_of()[0].kill()
             killed = True
     assert killed
     assert num_done == 12

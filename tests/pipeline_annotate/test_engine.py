@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from datasets import load_dataset
 
@@ -17,6 +18,7 @@ from dataset_builders.reading import read_records
 from dataset_builders.record import record_key
 from pipeline_annotate.__main__ import main
 from pipeline_annotate.engine import ResilientExecutor
+from tests.workers import workers_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,19 +80,6 @@ def test_a_finished_run_is_not_done_again_and_another_is_refused(whole, shapes, 
     assert "is a run with other tracks; give another --output" in capsys.readouterr().err
 
 
-def workers_of(process):
-    """Processes that `process` has started to do its work."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            fields, line = (path / "stat").read_text().rpartition(")")[2].split(), (path / "cmdline").read_text()
-        except OSError:
-            continue
-        if int(fields[1]) == process.pid and "spawn_main" in line:
-            found.append(int(path.name))
-    return found
-
-
 def lines(output):
     """Lines that stage 1 has written; a part may get its final name meanwhile."""
     count = 0
@@ -123,15 +112,15 @@ def test_killed_workers_and_a_killed_run_change_nothing(whole, shapes, videos, s
 
     first = start()
     wait_for(first, lambda: lines(output) >= 1)
-    os.kill(max(workers_of(first)), signal.SIGKILL)
+    workers_of(first.pid)[-1].kill()
     wait_for(first, lambda: "a process died; what it was at is done again" in said())
     seen = lines(output)
-    wait_for(first, lambda: lines(output) > seen and workers_of(first))
-    workers = workers_of(first)
+    wait_for(first, lambda: lines(output) > seen and workers_of(first.pid))
+    workers = workers_of(first.pid)
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert not (output / "records.jsonl").exists()
-    wait_until_gone(workers)
+    assert not psutil.wait_procs(workers, timeout=30)[1], "they end when the process that they work for was killed"
 
     second = start()
     assert second.wait(timeout=300) == 0, said()
@@ -140,14 +129,6 @@ def test_killed_workers_and_a_killed_run_change_nothing(whole, shapes, videos, s
     names = sorted(path.relative_to(whole) for path in (whole / "shards").rglob("*.tar"))
     assert names and all((output / name).read_bytes() == (whole / name).read_bytes() for name in names)
     assert not list(output.rglob("*.part.*"))
-
-
-def wait_until_gone(workers):
-    """Workers end by themselves when the process that they work for was killed."""
-    deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 class Deadly:
