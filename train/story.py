@@ -117,20 +117,22 @@ def _steps(output: Path, sizes: StorySizes, args: argparse.Namespace) -> Iterato
     world, spacy = output / "world", args.spacy or str(output / "spacy")
     # What is annotated, what has true annotations to learn from, and what is scored.
     splits = (f"train={sizes.raw}", f"validation={sizes.clean}", f"test={sizes.test}")
+    workers = ("--workers", 1 if args.short else 2)
     yield _module(
-        "videos", "dataset_builders", "shapes", "--output", world, *(part for split in splits for part in ("--split", split))
+        "videos", "dataset_builders", "shapes", "--output", world, *workers,
+        *(part for split in splits for part in ("--split", split)),
     )  # fmt: skip
     if args.spacy is None and not (output / "spacy" / "meta.json").is_file():
         yield _module("a spaCy pipeline", "tests.pipeline_annotate.spacy_pipeline", output / "spacy")
     yield _module(
         "annotation, to shards", "pipeline_annotate", "run", world / "videos", "--clips", world / "train.jsonl", "--captioner",
-        f"shapes:{world / 'train.frames.jsonl'}", "--spacy", spacy, "--fill-gaps", 3, "--workers", 2, "--clips-per-part",
+        f"shapes:{world / 'train.frames.jsonl'}", "--spacy", spacy, "--fill-gaps", 3, *workers, "--clips-per-part",
         max(1, sizes.raw // 4), "--output", output / "annotated",
     )  # fmt: skip
     for split, source in (("train", "validation"), ("test", "test")):
         yield _module(
             f"shards of true annotations, {split}", "dataset_builders", "shard", "--annotations", world / f"{source}.jsonl",
-            "--videos", world / "videos", "--split", split, "--license", LICENSE, "--output", output / "shapes",
+            "--videos", world / "videos", "--split", split, "--license", LICENSE, "--output", output / "shapes", *workers,
         )  # fmt: skip
     training = [
         "--max_steps", sizes.steps, "--per_device_train_batch_size", sizes.batch, "--learning_rate", "1e-4", "--warmup_steps",

@@ -1,6 +1,7 @@
 """The benchmark of training runs from the command line, and its levers do what they are called."""
 
 import json
+import sys
 
 import pytest
 
@@ -8,7 +9,8 @@ from benchmarks.train_step import ORIGINAL, Setting, TrainingStep, main, parse_a
 
 
 @pytest.mark.slow  # every setting is measured in a new interpreter
-def test_a_tiny_model(tmp_path, capsys):
+def test_a_tiny_model(tmp_path, capsys, monkeypatch, warm_python):
+    monkeypatch.setattr(sys, "executable", str(warm_python))
     output = tmp_path / "result.json"
     main(["--model", "tiny", "--steps", "1", "--settings", "original's settings", "--output", str(output)])
 

@@ -160,8 +160,10 @@ def train(folder: Path, captions: int = 500, rounds: int = 12, seed: int = 0) ->
     """Trains the pipeline and writes it to a folder."""
     rng, pipeline = random.Random(seed), spacy.blank("en")
     spacy.util.fix_random_seed(seed)
-    for name in ("tok2vec", "morphologizer", "trainable_lemmatizer", "parser"):
-        pipeline.add_pipe(name)
+    width = pipeline.add_pipe("tok2vec").model.get_dim("nO")
+    shared = {"model": {"tok2vec": {"@architectures": "spacy.Tok2VecListener.v1", "width": width}}}
+    for name in ("morphologizer", "trainable_lemmatizer", "parser"):
+        pipeline.add_pipe(name, config=shared)
     examples = [
         Example(pipeline.make_doc(" ".join(token.text for token in doc)), doc)
         for doc in (sentence(rng, pipeline.vocab) for _ in range(captions))

@@ -29,17 +29,17 @@ def environment(name: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def without_configuration(world, tmp_path_factory):
+def without_configuration(world, tmp_path_factory, warm_python):
     """Losses of two processes that torchrun alone has started."""
     output = tmp_path_factory.mktemp("alone") / "run"
-    result = run_script("pt.py", world.arguments(output, ddp_backend="gloo"), processes=2)
+    result = run_script(warm_python, "pt.py", world.arguments(output, ddp_backend="gloo"), processes=2)
     assert result.returncode == 0, result.stderr
     return {step: losses["loss"] for step, losses in losses_of(output).items()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", pytest.param("zero2", marks=needs_deepspeed)])
-def test_two_processes_train_and_go_on(world, run_folder, without_configuration, name):
+def test_two_processes_train_and_go_on(world, run_folder, without_configuration, name, warm_python):
     changes = {"ddp_backend": "gloo", "eval_data": world.shards, "eval_strategy": "steps", "eval_steps": 2}
     if name != "fsdp2":
         changes |= {"benchmark_clips": 3, "sample_steps": 4, "sample_clips": 2}
@@ -50,14 +50,14 @@ def test_two_processes_train_and_go_on(world, run_folder, without_configuration,
     script = "pt.py"
     if name == "fsdp2":  # accelerate shards over accelerators only
         script, line = "../tests/train/sharded_on_cpu.py", ["train/pt.py", *line]
-    result = run_script(script, line, processes=2, env=env)
+    result = run_script(warm_python, script, line, processes=2, env=env)
     assert result.returncode == 0, result.stderr
     if name != "ddp":
         sign = "LlamaDecoderLayer" if name == "fsdp2" else "DeepSpeed"
         assert sign in result.stdout + result.stderr
         shutil.rmtree(run_folder / "checkpoint-4")
         (run_folder / "results.json").unlink()
-        result = run_script(script, line, processes=2, env=env)
+        result = run_script(warm_python, script, line, processes=2, env=env)
         assert result.returncode == 0 and "goes on from checkpoint-2" in result.stderr, result.stderr
 
     found = {step: losses["loss"] for step, losses in losses_of(run_folder).items()}

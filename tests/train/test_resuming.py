@@ -53,15 +53,17 @@ def run_and_kill(arguments, output, after, processes=1):
     ("workers", "processes"),
     [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)],
 )
-def test_a_run_killed_between_checkpoints_gives_the_losses_of_one_that_was_not(world, tmp_path, workers, processes):
+def test_a_run_killed_between_checkpoints_gives_the_losses_of_one_that_was_not(
+    world, tmp_path, workers, processes, warm_python
+):
     settings = {"max_steps": 8, "save_steps": 3, "dataloader_num_workers": workers, "gradient_accumulation_steps": 2}
     settings |= {"ddp_backend": "gloo"} if processes > 1 else {}
     whole, broken = (world.arguments(tmp_path / name, **settings) for name in ("whole", "broken"))
-    assert run_script("pt.py", whole, processes).returncode == 0
+    assert run_script(warm_python, "pt.py", whole, processes).returncode == 0
     run_and_kill(broken, tmp_path / "broken", after=5, processes=processes)
     assert last_checkpoint(tmp_path / "broken").name == "checkpoint-3"
 
-    again = run_script("pt.py", broken, processes)
+    again = run_script(warm_python, "pt.py", broken, processes)
 
     assert again.returncode == 0, again.stderr
     assert "goes on from checkpoint-3" in again.stderr

@@ -131,13 +131,16 @@ def test_the_originals_normalisation_is_a_mean_of_means(world, run_folder):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_with_twice_the_batch(world, tmp_path):
+def test_two_processes_equal_one_with_twice_the_batch(world, tmp_path, warm_python):
     """With the same four clips in every step: the processes share each of them out."""
     common = {"max_steps": 2, "max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 1e-2, "warmup_steps": 0}
     one = run_script(
-        "pt.py", world.arguments(tmp_path / "one", per_device_train_batch_size=24, shuffle_buffer=0, **common)
+        warm_python,
+        "pt.py",
+        world.arguments(tmp_path / "one", per_device_train_batch_size=24, shuffle_buffer=0, **common),
     )
     two = run_script(
+        warm_python,
         "pt.py",
         world.arguments(
             tmp_path / "two", per_device_train_batch_size=12, shuffle_buffer=0, ddp_backend="gloo", **common

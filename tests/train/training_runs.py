@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,12 +118,18 @@ def make_world(folder: Path) -> World:
 
 
 def run_script(
-    script: str, arguments: Sequence[str], processes: int = 1, env: dict[str, str] | None = None, timeout: int = 300
+    python: Path,
+    script: str,
+    arguments: Sequence[str],
+    processes: int = 1,
+    env: dict[str, str] | None = None,
+    timeout: int = 300,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `train/pt.py` or `train/ft.py` in a process of its own, or with torchrun in several."""
-    launcher = [sys.executable]
+    """Runs `train/pt.py` or `train/ft.py` in a process of its own with this `python`, or with torchrun in several."""
+    launcher = [str(python)]
     if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        options = ["--standalone", "--nproc-per-node", str(processes), "--no-python", str(python)]
+        launcher += ["-m", "torch.distributed.run", *options]
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return subprocess.run(
         [*launcher, str(ROOT / "train" / script), *arguments],

@@ -24,7 +24,18 @@ from typing import Any, NoReturn
 
 # Libraries read these when they are imported.
 AT_START = dict(os.environ)
-FIXED = ("HF_", "HUGGINGFACE", "TRANSFORMERS_", "TOKENIZERS_", "OMP_", "MKL_", "OPENBLAS_", "TORCH", "CUDA_", "PYTHON")
+FIXED = (
+    "HF_",
+    "HUGGINGFACE",
+    "TRANSFORMERS_",
+    "TOKENIZERS_",
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "PYTORCH_",
+    "CUDA_",
+    "PYTHON",
+)
 MODULES = (
     "accelerate",
     "av",
