@@ -148,7 +148,6 @@ def spacy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A `python` that has already imported what takes long (`tests/warm_python/`), for tests that run many short commands."""
     warm = WarmPython(tmp_path_factory.mktemp("warm"))
-    warm.start()
     yield warm.python
     warm.stop()
 

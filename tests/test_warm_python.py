@@ -45,7 +45,12 @@ def test_it_has_the_command_s_environment_and_what_is_slow(warm_python, tmp_path
     code = "import os, sys; print(os.environ['TOLD'], sys.path[1], 'torch' in sys.modules, 'eval' in sys.modules)"
     told = {"TOLD": "so", "PYTHONPATH": str(tmp_path)}
     assert run(warm_python, ["-c", code], tmp_path, **told)[1] == f"so {tmp_path} True False\n"
-    assert run(warm_python, ["-c", code], tmp_path, **told, HF_HUB_OFFLINE="1")[1] == f"so {tmp_path} False False\n"
+    code = "from huggingface_hub.constants import HF_HUB_OFFLINE; print(HF_HUB_OFFLINE)"
+    assert [run(warm_python, ["-c", code], tmp_path, HF_HUB_OFFLINE=value)[1] for value in "101"] == [
+        "True\n",
+        "False\n",
+        "True\n",
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

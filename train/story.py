@@ -62,11 +62,11 @@ SIZES = {False: StorySizes(240, 160, 24, 60, 8), True: StorySizes(8, 8, 4, 2, 2)
 
 @dataclass(frozen=True)
 class Step:
-    """A command, what it is for, and where it is run if not here."""
+    """A command, what it is for, and by which Python and where it is run if not by this one and here."""
 
     title: str
     command: Sequence[str]
-    python: Path = Path(sys.executable)
+    python: Path | None = None
     folder: Path = ROOT
 
 
@@ -205,7 +205,7 @@ def _do(step: Step, log: Path, environment: Mapping[str, str]) -> str:
     """
     logger.info("%s: python %s", step.title, shlex.join(step.command))
     with log.open("w+", encoding="utf-8", errors="replace") as file:
-        command = [str(step.python), *step.command]
+        command = [str(step.python or sys.executable), *step.command]
         done = subprocess.run(command, cwd=step.folder, env=environment, stdout=subprocess.PIPE, stderr=file, text=True)
         file.write(done.stdout)
         file.seek(0)

@@ -11,7 +11,8 @@ from train.__main__ import main
 
 
 @pytest.mark.slow
-def test_from_raw_videos_to_a_stranger(spacy_folder, tmp_path, capsys):
+def test_from_raw_videos_to_a_stranger(spacy_folder, tmp_path, capsys, monkeypatch, warm_python):
+    monkeypatch.setattr(sys, "executable", str(warm_python))
     line = ["story", "--output", str(tmp_path / "story"), "--short", "--spacy", str(spacy_folder), "--json"]
     assert main(line) == 0
     told = json.loads(capsys.readouterr().out.strip().splitlines()[-1])

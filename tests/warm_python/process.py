@@ -1,7 +1,6 @@
-"""The warm Python as tests start it: a server that has imported what is slow, and a program that stands for `python`."""
+"""The warm Python as tests use it: a program that stands for `python`, and servers that have imported what is slow."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,49 +14,34 @@ class WarmPython:
     every command: the program `python` hands it arguments, folder, environment and open files, and waits for the exit status. The
     command's own code is imported anew each time, as ever; but for the time it takes, nothing tells the two apart.
 
-    A command that the server cannot run as a new interpreter would, because it has options of Python itself or another
-    environment of the libraries, gets a new interpreter. So do all where the system cannot tell of a process's end (not Linux).
+    Commands whose environments differ in what libraries read when they are imported have servers of their own, each started by
+    the first such command. A command with options of Python itself gets a new interpreter; so do all where the system cannot
+    tell of a process's end (not Linux).
 
     Args:
-        folder (`Path`): Empty; for the program, the socket and the server's log.
+        folder (`Path`): Empty; for the program, sockets and logs.
 
     Attributes:
         python (`Path`): The program. Its folder may come first in a `PATH`.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.python = folder / "python"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Starts the server, and returns when it is ready, some seconds later."""
+        self.python = Path(sys.executable)
+        self._alive: int | None = None
         if not hasattr(os, "pidfd_open"):
-            self.python = Path(sys.executable)
             return
-        lines = CLIENT.read_text(encoding="utf-8").replace("{python}", sys.executable)
-        self.python.write_text(f"#!{sys.executable} -IS\n{lines}", encoding="utf-8")
+        self.python = folder / "python"
+        code = CLIENT.read_text(encoding="utf-8").replace("{python}", sys.executable).replace("{root}", str(ROOT))
+        self.python.write_text(f"#!{sys.executable} -IS\n{code}", encoding="utf-8")
         self.python.chmod(0o755)
-        with (self.folder / "log.txt").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.warm_python.server", str(self.folder / "socket")],
-                cwd=ROOT,
-                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline()  # nothing, if it ended
-        if said != b"ready\n":
-            raise RuntimeError(f"the warm Python does not start: {(self.folder / 'log.txt').read_text()[-500:]}")
+        os.mkfifo(folder / "alive")
+        self._alive = os.open(folder / "alive", os.O_RDWR)  # also for reading, so that nobody has to be there yet
 
     def stop(self) -> None:
-        """Ends the server, and whatever it runs."""
-        if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process.wait(timeout=10)
+        """Ends the servers, and whatever they run."""
+        if self._alive is not None:
+            os.close(self._alive)
+            self._alive = None
 
 
 __all__ = ["WarmPython"]

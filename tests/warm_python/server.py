@@ -22,20 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Libraries read these when they are imported.
-AT_START = dict(os.environ)
-FIXED = (
-    "HF_",
-    "HUGGINGFACE",
-    "TRANSFORMERS_",
-    "TOKENIZERS_",
-    "OMP_",
-    "MKL_",
-    "OPENBLAS_",
-    "PYTORCH_",
-    "CUDA_",
-    "PYTHON",
-)
+AT_START = frozenset(os.environ)
 MODULES = (
     "accelerate",
     "av",
@@ -70,14 +57,6 @@ class Command:
     environment: dict[str, str]
     files: list[int]
 
-    @property
-    def can_be_forked(self) -> bool:
-        """Whether this process, forked, is what a new interpreter would be."""
-        kind = self.arguments[0] if self.arguments else "-"
-        names = {name for name in {*self.environment, *AT_START} if name.startswith(FIXED)} - {"PYTHONPATH"}
-        same = all(self.environment.get(name) == AT_START.get(name) for name in names)
-        return same and (kind in ("-c", "-m") or Path(self.folder, kind).is_file())
-
 
 def serve(address: str) -> Command:
     """Serves for ever; returns in every process that is forked, with its command."""
@@ -98,7 +77,7 @@ def serve(address: str) -> Command:
             elif key.fileobj is listener:
                 client, _ = listener.accept()
                 command = receive(client)
-                process = os.fork() if command.can_be_forked else None
+                process = os.fork()
                 if process == 0:
                     selector.close()
                     for other in (listener, client, *(client for client, _ in running.values())):
@@ -107,9 +86,6 @@ def serve(address: str) -> Command:
                 for file in command.files:
                     os.close(file)
                 client.sendall(json.dumps({"process": process}).encode() + b"\n")
-                if process is None:
-                    client.close()
-                    continue
                 running[process] = (client, os.pidfd_open(process))
                 for source in running[process]:
                     selector.register(source, selectors.EVENT_READ, process)
