@@ -179,10 +179,11 @@ def _stranger(output: Path, short: bool) -> Iterator[Step]:
         # What is installed here, but not what makes this checkout importable: a .pth file in another folder's is not read.
         here, theirs = (Path(root, *_site_packages().parts) for root in (sys.prefix, venv))
         (theirs / "installed.pth").write_text(f"{here}\n", encoding="utf-8")
-        install += ["--no-deps", "--force-reinstall", str(wheel)]
     else:
-        install += ["-c", str(ROOT / "constraints.txt"), f"{wheel}[eval]"]
-    yield Step("what a stranger installs", install, python)
+        constraints = str(ROOT / "constraints.txt")
+        yield Step("what a stranger installs", [*install, "-c", constraints, f"{wheel}[eval]"], python)
+    # A wheel of the same version may be there from the last time.
+    yield Step("the wheel, installed", [*install, "--no-deps", "--force-reinstall", str(wheel)], python)
     shutil.copyfile(ROOT / "examples" / "four_calls.py", home / "four_calls.py")
     yield Step("the four calls of a stranger", ["four_calls.py", "org"], python, home)
 
