@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
-from benchmarks.report import evaluation_table, grove_tiny_table, streaming_table, table, training_table
+from benchmarks.report import (
+    evaluation_table,
+    first_caption_line,
+    grove_tiny_table,
+    streaming_table,
+    table,
+    training_table,
+)
 from eval.provenance import describe_model
 from examples.make_clip import background, draw_frame
 from modeling_grove import GroundedCaption, read_video
@@ -44,7 +51,7 @@ def test_readme_shows_the_four_calls():
 
 
 def test_readme_speed_comes_from_the_results_files():
-    assert table() in README
+    assert table() in README and first_caption_line() in README
     assert streaming_table() in (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
     assert evaluation_table() in (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
     training = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
