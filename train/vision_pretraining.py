@@ -199,6 +199,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save-steps", type=int, default=500, metavar="N", help="between checkpoints (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N",
+        help="processes that draw pictures, which changes nothing but the speed (default: %(default)s; 0: none)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line")
 
 
@@ -207,8 +211,9 @@ def run(args: argparse.Namespace) -> int:
     for name in ("steps", "batch_size", "save_steps", "learning_rate"):
         if not (value := getattr(args, name)) > 0:
             raise ValueError(f"--{name.replace('_', '-')}: expected more than 0, got {value}")
-    if args.seed < 0:
-        raise ValueError(f"--seed: expected at least 0, got {args.seed}")
+    for name in ("seed", "workers"):
+        if (value := getattr(args, name)) < 0:
+            raise ValueError(f"--{name}: expected at least 0, got {value}")
     settings = {
         "stage": "vision",
         "start": describe_model(str(args.model)),
@@ -277,7 +282,8 @@ def _train(
             learning_rate=args.learning_rate, lr_scheduler_type="linear", warmup_steps=min(100, args.steps // 10),
             weight_decay=0.05, logging_steps=50, logging_nan_inf_filter=False, save_steps=args.save_steps, save_total_limit=1,
             eval_strategy="steps", eval_steps=500, per_device_eval_batch_size=args.batch_size, report_to="none",
-            dataloader_pin_memory=False, remove_unused_columns=False, disable_tqdm=True,
+            dataloader_pin_memory=False, dataloader_num_workers=args.workers, dataloader_persistent_workers=args.workers > 0,
+            remove_unused_columns=False, disable_tqdm=True,
         ),
         train_dataset=PatchStills(frames, maps, learned, draws=args.steps * args.batch_size, seed=args.seed),
         eval_dataset=PatchStills(frames, maps, tested),
