@@ -64,7 +64,7 @@ def make_world(
         finetuning (`int`):
             Number of clean clips.
         stills (`int`):
-            Pre-training clips of which single frames are taken.
+            Pre-training clips of which single frames are taken; 0 for no stills.
         workers (`int`):
             Processes.
         shards (`int`):
@@ -95,6 +95,13 @@ def make_world(
     for count in clips:
         part = _first_lines(noisy, count, folder / f"noisy-{count}.jsonl")
         _shard(part, folder / f"noisy-{count}", count, shards, workers, shapes / "videos")
+    if stills:
+        _stills(folder, shapes, stills, shards, workers)
+    write_json(stamp, asked)
+
+
+def _stills(folder: Path, shapes: Path, stills: int, shards: int, workers: int) -> None:
+    """Single frames of the first clips, and their shards."""
     of_stills = folder / "stills.jsonl"
     if not of_stills.exists():
         part = _first_lines(shapes / "train.jsonl", stills, folder / "stills-clips.jsonl")
@@ -104,7 +111,6 @@ def make_world(
             "--output", of_stills,
         )  # fmt: skip
     _shard(of_stills, folder / "stills", stills * STILLS_PER_CLIP, shards, workers, None)
-    write_json(stamp, asked)
 
 
 def _shard(records: Path, output: Path, count: int, shards: int, workers: int, videos: Path | None) -> None:
@@ -133,7 +139,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--finetuning", type=int, default=8000, metavar="N", help="clean clips (default: %(default)s)")
     parser.add_argument(
-        "--stills", type=int, metavar="N", help="clips whose single frames are taken (default: all of pre-training)"
+        "--stills",
+        type=int,
+        metavar="N",
+        help="clips whose single frames are taken; 0 for none (default: all of pre-training)",
     )
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line")
@@ -142,9 +151,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Makes what is missing."""
     stills = max(args.pretraining) if args.stills is None else args.stills
-    for name, value in (("finetuning", args.finetuning), ("stills", stills), ("pretraining", min(args.pretraining))):
-        if value < 1:
-            raise ValueError(f"--{name}: expected at least 1 clip, got {value}")
+    for name, value, least in (
+        ("finetuning", args.finetuning, 1), ("stills", stills, 0), ("pretraining", min(args.pretraining), 1),
+    ):  # fmt: skip
+        if value < least:
+            raise ValueError(f"--{name}: expected at least {least} clips, got {value}")
     make_world(args.output, args.pretraining, args.finetuning, stills, args.workers)
     folders = sorted(path.parent.name for path in args.output.glob("*/manifest.json"))
     emit({"world": str(args.output), "shards": folders}, f"{args.output}: {', '.join(folders)}", args.json)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.train.training_runs import ROOT
 from train.__main__ import main as train_command
-from train.study_command import notes_of, report, table_of
+from train.study_results import merge, notes_of, read_other, report, rows_of, table_of
 from train.study_runs import SIZES, all_runs, needed_runs, studies
 
 SMOKE = SIZES["smoke"]
@@ -64,7 +64,9 @@ def test_the_size_of_grove_tiny_is_what_its_recipes_say():
 def test_a_difference_has_to_be_larger_than_the_spread():
     study = studies(SMOKE)["noise"]
     found = report(
-        study, {"pseudo-labels": [result(20, 30), result(22, 30)], "PT only": [result(40, 29), result(44, 31)]}, [0, 1]
+        study,
+        rows_of({"pseudo-labels": [result(20, 30), result(22, 30)], "PT only": [result(40, 29), result(44, 31)]}),
+        [0, 1],
     )
 
     ap50, recall = found["findings"]
@@ -73,20 +75,56 @@ def test_a_difference_has_to_be_larger_than_the_spread():
 
 
 def test_the_table_has_mean_and_half_range():
-    study = studies(SMOKE)["noise"]
-    table = table_of(study, {"pseudo-labels": [result(20), result(22)], "PT only": [result(40), result(44)]})
+    table = table_of(rows_of({"pseudo-labels": [result(20), result(22)], "PT only": [result(40), result(44)]}))
 
     assert "21.0 ± 1.0" in table and "42.0 ± 2.0" in table and "presence F1" in table
 
 
 def test_what_disagrees_with_the_paper_is_said():
     study = studies(SMOKE)["noise"]
-    content = report(study, {"pseudo-labels": [result(50)], "PT only": [result(40)]}, [0])
+    content = report(study, rows_of({"pseudo-labels": [result(50)], "PT only": [result(40)]}), [0])
     content["hardware"] = {"processor": "some processor", "cores": 2}
 
     notes = notes_of(study, content, SMOKE)
 
     assert any("-10.0, unlike the paper; one seed" in note for note in notes)
+
+
+def test_seeds_of_another_machine_join_those_of_this_one():
+    here = rows_of({"PT only": [result(40), result(44)]})
+    there = rows_of({"PT only": [result(50)]})
+
+    rows, seeds = merge(here, [0, 2], [{"rows": there, "seeds": [1]}])
+
+    assert seeds == [0, 1, 2] and rows["PT only"]["AP50 (corrected)"] == [40, 50, 44]
+    with pytest.raises(ValueError, match="seeds \\[1\\] has other rows"):
+        merge(here, [0, 2], [{"rows": {"FT only": there["PT only"]}, "seeds": [1]}])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"study": "stages"}, "its study is stages, expected noise"),
+        ({"sizes": {"batch": 3}}, "its sizes is"),
+        ({"start": {"name": "stills", "fingerprint": "other"}}, "its start is other, expected ours"),
+        ({"seeds": [0]}, "has seed 0 too"),
+        ({"rows": None}, "expected a file that"),
+    ],
+)
+def test_numbers_that_do_not_belong_to_a_study(tmp_path, change, message):
+    made = {"study": "noise", "sizes": {"batch": 2}, "start": {"name": "stills", "fingerprint": "ours"}}
+    machine = dict.fromkeys(("hardware", "versions", "platform", "commit", "uncommitted_changes", "time"))
+    rows = rows_of({"PT only": [result(50)]})
+    content = {**made, "start": {"name": "renamed", "fingerprint": "ours"}, "rows": rows, "seeds": [1], **machine}
+    path = tmp_path / "noise.json"
+    path.write_text(json.dumps(content))
+    assert read_other(path, made, [0])["rows"] == rows
+
+    path.write_text(
+        json.dumps({name: value for name, value in (content | change).items() if value is not None or name in machine})
+    )
+    with pytest.raises(ValueError, match=message):
+        read_other(path, made, [0])
 
 
 @pytest.mark.slow
@@ -102,10 +140,27 @@ def test_a_study_from_beginning_to_end(tmp_path, capsys):
     made = sorted((tmp_path / "smoke" / "runs").iterdir())
     times = [path.stat().st_mtime_ns for path in made]
 
-    assert train_command(line) == 0, "nothing is trained again"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(found | {"seeds": [3]}))
+    assert train_command([*line, "--merge", str(other)]) == 0, "nothing is trained again"
     assert [path.stat().st_mtime_ns for path in made] == times
+    merged = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert merged["seeds"] == [0, 3] and merged["merged"][0]["seeds"] == [3]
+    assert all(len(values) == 2 for columns in merged["rows"].values() for values in columns.values())
 
-    capsys.readouterr()
+    start = [
+        *line[:2],
+        "--output",
+        str(tmp_path / "started"),
+        *line[4:],
+        "--start",
+        str(tmp_path / "smoke/runs/stills"),
+    ]
+    assert train_command(start) == 0
+    started = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert started["rows"] == found["rows"] and started["start"] == found["start"]
+    assert not (tmp_path / "started" / "smoke" / "world" / "stills").exists()
+
     assert train_command(["world", "--output", str(tmp_path / "smoke" / "world"), "--pretraining", "5"]) == 2
     assert "give another --output" in capsys.readouterr().err
 

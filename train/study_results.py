@@ -1,0 +1,179 @@
+"""
+What a study found: the numbers of its runs by row and seed, whether they agree with the paper, as a table and as a picture.
+
+Rows are `{title: {column: [value of each seed]}}`, in percent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.ablation_tables import markdown_table
+from eval.plots import Point, RowNames, RowPanel, plot_rows
+
+from .study_runs import Study, StudySizes
+
+METRICS = ("CIDEr", "AP50", "Recall")
+# Of all annotated phrases, and of those that the caption has too.
+PRESENCE, PAIRED_PRESENCE = "presence F1", "presence F1, paired"
+_MACHINE = ("hardware", "versions", "platform", "commit", "uncommitted_changes", "time")
+
+Rows = dict[str, dict[str, list[float | None]]]
+
+
+def values_of(result: Mapping[str, Any]) -> dict[str, float | None]:
+    """The numbers of a result: both protocols, and presence, in percent."""
+    values: dict[str, float | None] = {}
+    for protocol, headline in result["headline"].items():
+        values |= {f"{metric} ({protocol})": headline.get(metric) for metric in METRICS}
+    presence = result["statistics"].get("presence", {})
+    for name, found in ((PRESENCE, presence), (PAIRED_PRESENCE, presence.get("paired", {}))):
+        values[name] = None if found.get("f1") is None else 100 * found["f1"]
+    return values
+
+
+def rows_of(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Rows:
+    """The rows of a study from the results of each run and seed; without a second CIDEr, the same under both protocols."""
+    values = {title: [values_of(result) for result in found] for title, found in results.items()}
+    columns = list(dict.fromkeys(name for found in values.values() for one in found for name in one))
+    columns.remove("CIDEr (official)")
+    return {title: {name: [one.get(name) for one in found] for name in columns} for title, found in values.items()}
+
+
+def read_other(path: Path, made: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+    """
+    The same study with other seeds.
+
+    Args:
+        path (`Path`):
+            What the command wrote, NAME.json.
+        made (`Mapping[str, Any]`):
+            What has to be the same: `study`, `sizes`, and the model that all start from as `start`.
+        seeds (`Sequence[int]`):
+            Which have to be others.
+
+    Raises:
+        `ValueError`: if the file is none of this study, or its numbers do not belong to it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        there = {name: content[name] for name in (*made, "rows", "seeds", *_MACHINE)}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"--merge: {path}: {error!r}; expected a file that `python -m train study` wrote") from None
+    for name, here in made.items():
+        ours, theirs = json.loads(json.dumps(here)), there[name]
+        if name == "start":  # the folder may have another name
+            ours, theirs = ours["fingerprint"], theirs["fingerprint"]
+        if ours != theirs:
+            raise ValueError(f"--merge: {path}: its {name} is {theirs}, expected {ours}")
+    if again := sorted({*seeds} & {*there["seeds"]}):
+        raise ValueError(f"--merge: {path}: has seed {again[0]} too; leave one of them out")
+    return there
+
+
+def merge(rows: Rows, seeds: Sequence[int], others: Sequence[Mapping[str, Any]]) -> tuple[Rows, list[int]]:
+    """
+    The rows with those of other files, which [`read_other`] has read, and all seeds; by seed.
+
+    Raises:
+        `ValueError`: if a file has other rows or columns.
+    """
+    names = {title: [*columns] for title, columns in rows.items()}
+    for other in others:
+        if {title: [*columns] for title, columns in other["rows"].items()} != names:
+            raise ValueError(f"--merge: the file with seeds {other['seeds']} has other rows or columns; make it again")
+    parts: list[Mapping[str, Any]] = [{"rows": rows, "seeds": seeds}, *others]
+    known = [seed for part in parts for seed in part["seeds"]]
+    order = sorted(range(len(known)), key=known.__getitem__)
+
+    def joined(title: str, name: str) -> list[float | None]:
+        values = [value for part in parts for value in part["rows"][title][name]]
+        return [values[place] for place in order]
+
+    return {title: {name: joined(title, name) for name in columns} for title, columns in rows.items()}, sorted(known)
+
+
+def machines_of(others: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Where the seeds of other files were run, as JSON types."""
+    return [{name: other[name] for name in ("seeds", *_MACHINE)} for other in others]
+
+
+def mean_and_spread(values: Sequence[float | None]) -> tuple[float, float, float] | None:
+    """Mean, least and most over the seeds; `None` if there is none."""
+    known = [value for value in values if value is not None]
+    return (sum(known) / len(known), min(known), max(known)) if known else None
+
+
+def table_of(rows: Rows) -> str:
+    """Mean of the seeds, and half of their range."""
+    cells = [["", *next(iter(rows.values()))]]
+    for title, columns in rows.items():
+        line = [title]
+        for values in columns.values():
+            found = mean_and_spread(values)
+            line.append("-" if found is None else f"{found[0]:.1f} ± {(found[2] - found[1]) / 2:.1f}")
+        cells.append(line)
+    return markdown_table(cells)
+
+
+def report(study: Study, rows: Rows, seeds: Sequence[int]) -> dict[str, Any]:
+    """What the study found, as JSON types."""
+    findings = []
+    for metric, above, below in study.expected:
+        column = f"{metric} (corrected)"
+        first, second = mean_and_spread(rows[above][column]), mean_and_spread(rows[below][column])
+        if first is None or second is None:
+            continue
+        spread = max(first[2] - first[1], second[2] - second[1])
+        difference = first[0] - second[0]
+        findings.append(
+            {"metric": column, "above": above, "below": below, "difference": difference, "spread": spread,
+             "verdict": _verdict(difference, spread, len(seeds))}
+        )  # fmt: skip
+    return {"title": study.title, "paper": study.paper, "seeds": [*seeds], "rows": rows, "findings": findings}
+
+
+def _verdict(difference: float, spread: float, num_seeds: int) -> str:
+    """Whether a difference is what the paper found."""
+    direction = "as in the paper" if difference > 0 else "unlike the paper"
+    if num_seeds == 1:
+        return f"{direction}; one seed, so its spread is not known"
+    if abs(difference) <= spread:
+        return f"not told apart: the seeds differ by {spread:.1f}"
+    return f"{direction}; the seeds differ by {spread:.1f}"
+
+
+def notes_of(study: Study, content: Mapping[str, Any], sizes: StudySizes) -> list[str]:
+    """What a reader has to know: what the paper says, whether it holds here, and what was done."""
+    notes = [f"Paper: {study.paper}."]
+    for found in content["findings"]:
+        notes.append(
+            f"{found['metric']}: {found['above']} against {found['below']} {found['difference']:+.1f}, {found['verdict']}."
+        )
+    hardware = content["hardware"]
+    notes.append(
+        f"GroundedShapes, {sizes.test} test clips of a world that no run has seen; seeds "
+        f"{', '.join(map(str, content['seeds']))}: mean and half of the range. Steps of {sizes.batch} clips: {sizes.pt_steps} of "
+        f"pre-training, {sizes.ft_steps} of fine-tuning on {sizes.finetuning} clean clips. {hardware['processor']}, "
+        f"{hardware['cores']} cores."
+    )
+    return notes
+
+
+def draw(study: Study, rows: Rows, path: Path) -> Path:
+    """A panel for each metric, a row for each run, with the range of the seeds."""
+    panels = []
+    for column in (name for name in next(iter(rows.values())) if "official" not in name):
+        points = []
+        for columns in rows.values():
+            found = mean_and_spread(columns[column])
+            bounds = found[1:] if found and len(columns[column]) > 1 else ()
+            points.append([] if found is None else [Point("mean of the seeds", found[0], *bounds)])
+        panels.append(RowPanel(column, points))
+    return plot_rows(panels, RowNames([*rows], [""] * len(rows)), path, x_label="percent", bounds="their range")
+
+
+__all__ = ["Rows", "draw", "machines_of", "merge", "notes_of", "read_other", "report", "rows_of", "table_of"]
