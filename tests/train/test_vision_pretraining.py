@@ -229,7 +229,9 @@ def test_the_encoders_change_and_nothing_else(still_file, world, tmp_path, capsy
 def test_a_killed_run_goes_on_as_if_it_had_not_been(still_file, world, tmp_path, caplog):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     options = 60, "--save-steps", "10"
-    assert train_command(command(world, still_file, whole, *options, "--workers", "0")) == 0, "who draws changes nothing"
+    assert train_command(command(world, still_file, whole, *options, "--workers", "0")) == 0, (
+        "who draws changes nothing"
+    )
 
     line = [sys.executable, "-m", "train", *command(world, still_file, killed, *options)]
     process = subprocess.Popen(line, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
