@@ -29,7 +29,7 @@ from eval.provenance import describe_machine, describe_model
 from eval.result_files import write_json
 from modeling_grove.grounded_caption import atomic_path
 
-from .study_results import draw, machines_of, merge, notes_of, read_other, report, rows_of, table_of
+from .study_results import draw, merge, notes_of, read_other, report, rows_of, table_of
 from .study_runs import SIZES, Run, Study, StudySizes, all_runs, needed_runs, studies
 from .study_world import make_world, run_command
 
@@ -87,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
         others.append(read_other(path, made, [*args.seeds, *(seed for other in others for seed in other["seeds"])]))
     results = {title: [work.scores(run_name, seed) for seed in args.seeds] for title, run_name in study.runs.items()}
     rows, seeds = merge(rows_of(results), args.seeds, others)
-    content = report(study, rows, seeds) | made | describe_machine("cpu", _FOLDERS) | {"merged": machines_of(others)}
+    here = {"seeds": args.seeds, **describe_machine("cpu", _FOLDERS)}
+    machines = [here, *(machine for other in others for machine in other["machines"])]
+    content = report(study, rows, seeds) | made | {"machines": machines}
     notes = notes_of(study, content, sizes)
     write_json(args.output / f"{args.study}.json", content)
     picture = draw(study, rows, args.output / f"{args.study}.png")

@@ -19,7 +19,6 @@ from .study_runs import Study, StudySizes
 METRICS = ("CIDEr", "AP50", "Recall")
 # Of all annotated phrases, and of those that the caption has too.
 PRESENCE, PAIRED_PRESENCE = "presence F1", "presence F1, paired"
-_MACHINE = ("hardware", "versions", "platform", "commit", "uncommitted_changes", "time")
 
 Rows = dict[str, dict[str, list[float | None]]]
 
@@ -60,7 +59,7 @@ def read_other(path: Path, made: Mapping[str, Any], seeds: Sequence[int]) -> dic
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        there = {name: content[name] for name in (*made, "rows", "seeds", *_MACHINE)}
+        there = {name: content[name] for name in (*made, "rows", "seeds", "machines")}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"--merge: {path}: {error!r}; expected a file that `python -m train study` wrote") from None
     for name, here in made.items():
@@ -94,11 +93,6 @@ def merge(rows: Rows, seeds: Sequence[int], others: Sequence[Mapping[str, Any]])
         return [values[place] for place in order]
 
     return {title: {name: joined(title, name) for name in columns} for title, columns in rows.items()}, sorted(known)
-
-
-def machines_of(others: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Where the seeds of other files were run, as JSON types."""
-    return [{name: other[name] for name in ("seeds", *_MACHINE)} for other in others]
 
 
 def mean_and_spread(values: Sequence[float | None]) -> tuple[float, float, float] | None:
@@ -153,12 +147,13 @@ def notes_of(study: Study, content: Mapping[str, Any], sizes: StudySizes) -> lis
         notes.append(
             f"{found['metric']}: {found['above']} against {found['below']} {found['difference']:+.1f}, {found['verdict']}."
         )
-    hardware = content["hardware"]
+    machines = dict.fromkeys(
+        f"{machine['hardware']['processor']}, {machine['hardware']['cores']} cores" for machine in content["machines"]
+    )
     notes.append(
         f"GroundedShapes, {sizes.test} test clips of a world that no run has seen; seeds "
         f"{', '.join(map(str, content['seeds']))}: mean and half of the range. Steps of {sizes.batch} clips: {sizes.pt_steps} of "
-        f"pre-training, {sizes.ft_steps} of fine-tuning on {sizes.finetuning} clean clips. {hardware['processor']}, "
-        f"{hardware['cores']} cores."
+        f"pre-training, {sizes.ft_steps} of fine-tuning on {sizes.finetuning} clean clips. {'; '.join(machines)}."
     )
     return notes
 
@@ -176,4 +171,4 @@ def draw(study: Study, rows: Rows, path: Path) -> Path:
     return plot_rows(panels, RowNames([*rows], [""] * len(rows)), path, x_label="percent", bounds="their range")
 
 
-__all__ = ["Rows", "draw", "machines_of", "merge", "notes_of", "read_other", "report", "rows_of", "table_of"]
+__all__ = ["Rows", "draw", "merge", "notes_of", "read_other", "report", "rows_of", "table_of"]

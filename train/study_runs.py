@@ -42,7 +42,7 @@ class StudySizes:
 
 
 SIZES = {
-    "small": StudySizes(6000, (240, 1200, 6000), 480, 200, 16, 3500, 1500, 600, 200),
+    "small": StudySizes(6000, (240, 1200, 6000), 480, 200, 8, 3500, 1500, 600, 200),
     # What the recipes and `grove_tiny.sh` say.
     "tiny": StudySizes(9000, (360, 1800, 9000), 8000, 300, 16, 3500, 1500, 600, 1500, "full"),
     # Every command with next to nothing, to see that it works.

@@ -75,8 +75,11 @@ def make_world(
     """
     asked = {"pretraining": [*clips], "finetuning": finetuning, "stills": stills}
     plan, stamp = folder / "plan.json", folder / "world.json"
-    if plan.exists() and (there := json.loads(plan.read_text(encoding="utf-8"))) != asked:
-        raise ValueError(f"{folder}: is a world of {there}, and {asked} was asked for; give another --output")
+    if plan.exists():
+        there = json.loads(plan.read_text(encoding="utf-8"))
+        stills = asked["stills"] = stills or there["stills"]  # more than what is asked for does no harm
+        if there != asked:
+            raise ValueError(f"{folder}: is a world of {there}, and {asked} was asked for; give another --output")
     if stamp.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)

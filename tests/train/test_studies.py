@@ -56,7 +56,7 @@ def test_the_size_of_grove_tiny_is_what_its_recipes_say():
     assert sizes.policy == pt["trainable"] == ft["trainable"] and pt["train_data"] == [
         f"outputs/tiny/world/noisy-{most}"
     ]
-    assert f"--pretraining {most} --finetuning {sizes.finetuning}\n" in script and f"shapes:7:{sizes.test} " in script
+    assert f"--pretraining {most} --finetuning {sizes.finetuning} " in script and f"shapes:7:{sizes.test} " in script
     assert sizes.stills == most and f"noisy-{most}" in script and "--steps" not in script
     assert sizes.vision_steps == 3500  # the command's default
 
@@ -83,11 +83,12 @@ def test_the_table_has_mean_and_half_range():
 def test_what_disagrees_with_the_paper_is_said():
     study = studies(SMOKE)["noise"]
     content = report(study, rows_of({"pseudo-labels": [result(50)], "PT only": [result(40)]}), [0])
-    content["hardware"] = {"processor": "some processor", "cores": 2}
+    content["machines"] = [{"hardware": {"processor": "some processor", "cores": 2}}] * 2
 
     notes = notes_of(study, content, SMOKE)
 
     assert any("-10.0, unlike the paper; one seed" in note for note in notes)
+    assert notes[-1].endswith("clean clips. some processor, 2 cores.")
 
 
 def test_seeds_of_another_machine_join_those_of_this_one():
@@ -113,16 +114,13 @@ def test_seeds_of_another_machine_join_those_of_this_one():
 )
 def test_numbers_that_do_not_belong_to_a_study(tmp_path, change, message):
     made = {"study": "noise", "sizes": {"batch": 2}, "start": {"name": "stills", "fingerprint": "ours"}}
-    machine = dict.fromkeys(("hardware", "versions", "platform", "commit", "uncommitted_changes", "time"))
     rows = rows_of({"PT only": [result(50)]})
-    content = {**made, "start": {"name": "renamed", "fingerprint": "ours"}, "rows": rows, "seeds": [1], **machine}
+    content = {**made, "start": {"name": "renamed", "fingerprint": "ours"}, "rows": rows, "seeds": [1], "machines": []}
     path = tmp_path / "noise.json"
     path.write_text(json.dumps(content))
     assert read_other(path, made, [0])["rows"] == rows
 
-    path.write_text(
-        json.dumps({name: value for name, value in (content | change).items() if value is not None or name in machine})
-    )
+    path.write_text(json.dumps({name: value for name, value in (content | change).items() if value is not None}))
     with pytest.raises(ValueError, match=message):
         read_other(path, made, [0])
 
@@ -140,26 +138,20 @@ def test_a_study_from_beginning_to_end(tmp_path, capsys):
     made = sorted((tmp_path / "smoke" / "runs").iterdir())
     times = [path.stat().st_mtime_ns for path in made]
 
-    other = tmp_path / "other.json"
-    other.write_text(json.dumps(found | {"seeds": [3]}))
-    assert train_command([*line, "--merge", str(other)]) == 0, "nothing is trained again"
+    assert train_command(line) == 0, "nothing is trained again"
     assert [path.stat().st_mtime_ns for path in made] == times
-    merged = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert merged["seeds"] == [0, 3] and merged["merged"][0]["seeds"] == [3]
-    assert all(len(values) == 2 for columns in merged["rows"].values() for values in columns.values())
 
-    start = [
-        *line[:2],
-        "--output",
-        str(tmp_path / "started"),
-        *line[4:],
-        "--start",
-        str(tmp_path / "smoke/runs/stills"),
-    ]
-    assert train_command(start) == 0
-    started = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert started["rows"] == found["rows"] and started["start"] == found["start"]
-    assert not (tmp_path / "started" / "smoke" / "world" / "stills").exists()
+    # Another seed from the same stills, elsewhere; the numbers of both together.
+    elsewhere = tmp_path / "elsewhere"
+    start = ["--start", str(tmp_path / "smoke" / "runs" / "stills")]
+    more = ["--output", str(elsewhere), "--seeds", "1", "--merge", str(tmp_path / "noise.json")]
+    assert train_command([*line, *start, *more]) == 0
+    merged = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert merged["seeds"] == [0, 1] and [machine["seeds"] for machine in merged["machines"]] == [[1], [0]]
+    for title, columns in merged["rows"].items():
+        assert {name: values[:1] for name, values in columns.items()} == found["rows"][title]
+        assert all(len(values) == 2 for values in columns.values())
+    assert not (elsewhere / "smoke" / "world" / "stills").exists()
 
     assert train_command(["world", "--output", str(tmp_path / "smoke" / "world"), "--pretraining", "5"]) == 2
     assert "give another --output" in capsys.readouterr().err
