@@ -102,13 +102,14 @@ def mean_and_spread(values: Sequence[float | None]) -> tuple[float, float, float
 
 
 def table_of(rows: Rows) -> str:
-    """Mean of the seeds, and half of their range."""
+    """Mean of the seeds, and half of their range; of one seed its values."""
     cells = [["", *next(iter(rows.values()))]]
     for title, columns in rows.items():
         line = [title]
         for values in columns.values():
             found = mean_and_spread(values)
-            line.append("-" if found is None else f"{found[0]:.1f} ± {(found[2] - found[1]) / 2:.1f}")
+            spread = f" ± {(found[2] - found[1]) / 2:.1f}" if found and len(values) > 1 else ""
+            line.append("-" if found is None else f"{found[0]:.1f}{spread}")
         cells.append(line)
     return markdown_table(cells)
 
@@ -150,9 +151,10 @@ def notes_of(study: Study, content: Mapping[str, Any], sizes: StudySizes) -> lis
     machines = dict.fromkeys(
         f"{machine['hardware']['processor']}, {machine['hardware']['cores']} cores" for machine in content["machines"]
     )
+    seeds = ", ".join(map(str, content["seeds"]))
+    shown = f"seeds {seeds}: mean and half of the range" if len(content["seeds"]) > 1 else f"seed {seeds}"
     notes.append(
-        f"GroundedShapes, {sizes.test} test clips of a world that no run has seen; seeds "
-        f"{', '.join(map(str, content['seeds']))}: mean and half of the range. Steps of {sizes.batch} clips: {sizes.pt_steps} of "
+        f"GroundedShapes, {sizes.test} test clips of a world that no run has seen; {shown}. Steps of {sizes.batch} clips: {sizes.pt_steps} of "
         f"pre-training, {sizes.ft_steps} of fine-tuning on {sizes.finetuning} clean clips. {'; '.join(machines)}."
     )
     return notes

@@ -78,6 +78,7 @@ def test_the_table_has_mean_and_half_range():
     table = table_of(rows_of({"pseudo-labels": [result(20), result(22)], "PT only": [result(40), result(44)]}))
 
     assert "21.0 ± 1.0" in table and "42.0 ± 2.0" in table and "presence F1" in table
+    assert "±" not in table_of(rows_of({"PT only": [result(40)]})), "one seed says nothing of a spread"
 
 
 def test_what_disagrees_with_the_paper_is_said():
