@@ -124,9 +124,13 @@ def report(study: Study, rows: Rows, seeds: Sequence[int]) -> dict[str, Any]:
             continue
         spread = max(first[2] - first[1], second[2] - second[1])
         difference = first[0] - second[0]
+        by_seed = [
+            None if upper is None or lower is None else upper - lower
+            for upper, lower in zip(rows[above][column], rows[below][column], strict=True)
+        ]
         findings.append(
-            {"metric": column, "above": above, "below": below, "difference": difference, "spread": spread,
-             "verdict": _verdict(difference, spread, len(seeds))}
+            {"metric": column, "above": above, "below": below, "difference": difference, "by_seed": by_seed,
+             "spread": spread, "verdict": _verdict(difference, spread, len(seeds))}
         )  # fmt: skip
     return {"title": study.title, "paper": study.paper, "seeds": [*seeds], "rows": rows, "findings": findings}
 
@@ -145,8 +149,11 @@ def notes_of(study: Study, content: Mapping[str, Any], sizes: StudySizes) -> lis
     """What a reader has to know: what the paper says, whether it holds here, and what was done."""
     notes = [f"Paper: {study.paper}."]
     for found in content["findings"]:
+        each = ", ".join("-" if difference is None else f"{difference:+.1f}" for difference in found["by_seed"])
+        by_seed = f" ({each} by seed)" if len(found["by_seed"]) > 1 else ""
         notes.append(
-            f"{found['metric']}: {found['above']} against {found['below']} {found['difference']:+.1f}, {found['verdict']}."
+            f"{found['metric']}: {found['above']} against {found['below']} {found['difference']:+.1f}{by_seed}, "
+            f"{found['verdict']}."
         )
     machines = dict.fromkeys(
         f"{machine['hardware']['processor']}, {machine['hardware']['cores']} cores" for machine in content["machines"]

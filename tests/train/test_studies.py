@@ -70,7 +70,11 @@ def test_a_difference_has_to_be_larger_than_the_spread():
     )
 
     ap50, recall = found["findings"]
-    assert ap50["difference"] == 21 and ap50["verdict"] == "as in the paper; the seeds differ by 4.0"
+    assert (
+        ap50["difference"] == 21
+        and ap50["by_seed"] == [20, 22]
+        and ap50["verdict"] == "as in the paper; the seeds differ by 4.0"
+    )
     assert recall["difference"] == 0 and recall["verdict"] == "not told apart: the seeds differ by 2.0"
 
 
