@@ -61,9 +61,16 @@ def test_readme_speed_comes_from_the_results_files():
 
 def test_the_trained_model_is_small_and_says_what_its_results_say():
     folder = ROOT / "checkpoints" / "grove-tiny"
-    assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 10e6
+    for path in (folder, folder.with_name("grove-tiny-stills")):
+        assert sum(weights.stat().st_size for weights in path.glob("*.safetensors")) < 10e6
     measured = json.loads((ROOT / "docs" / "studies" / "grove-tiny.json").read_text(encoding="utf-8"))
     assert measured["model"]["fingerprint"] == describe_model(str(folder))["fingerprint"]
+
+
+def test_studies_start_from_the_model_of_stills_that_is_here():
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "docs" / "studies").glob("*.json")]
+    starts = {content["start"]["fingerprint"] for content in contents if "start" in content}
+    assert starts == {describe_model(str(ROOT / "checkpoints" / "grove-tiny-stills"))["fingerprint"]}
 
 
 @pytest.mark.slow

@@ -161,8 +161,9 @@ def notes_of(study: Study, content: Mapping[str, Any], sizes: StudySizes) -> lis
     seeds = ", ".join(map(str, content["seeds"]))
     shown = f"seeds {seeds}: mean and half of the range" if len(content["seeds"]) > 1 else f"seed {seeds}"
     notes.append(
-        f"GroundedShapes, {sizes.test} test clips of a world that no run has seen; {shown}. Steps of {sizes.batch} clips: {sizes.pt_steps} of "
-        f"pre-training, {sizes.ft_steps} of fine-tuning on {sizes.finetuning} clean clips. {'; '.join(machines)}."
+        f"GroundedShapes, {sizes.test} test clips of a world that no run has seen; {shown}. Steps of {sizes.batch} clips: "
+        f"{sizes.pt_steps} of pre-training, {sizes.ft_steps} of fine-tuning on {sizes.finetuning} clean clips. "
+        f"{'; '.join(machines)}."
     )
     return notes
 
