@@ -70,21 +70,27 @@ def run(args: argparse.Namespace) -> int:
     sizes = SIZES[args.size]
     if len(set(args.seeds)) != len(args.seeds):
         raise ValueError(f"--seeds: a seed is given twice in {args.seeds}")
-    if args.merge and args.study == "threshold":
-        raise ValueError("--merge: threshold is a study of one run; leave it out")
+    if args.merge and (args.study == "threshold" or args.start is None):
+        raise ValueError(
+            "--merge: joins a study of several runs, from the model that --start names; give it, or leave both out"
+        )
+    # What can be wrong is found before the data are made.
+    made: dict[str, Any] = {"study": args.study, "sizes": asdict(sizes)}
+    others: list[dict[str, Any]] = []
+    if args.start is not None:
+        made["start"] = _described(args.start)
+    for path in args.merge:
+        others.append(read_other(path, made, [*args.seeds, *(seed for other in others for seed in other["seeds"])]))
     name = "stages" if args.study == "threshold" else args.study
     study = studies(sizes)[name]
     work = _Work(args.output.resolve() / args.size, sizes, args.workers, args.start)
+    made["start"] = _described(work.start)
     if args.study == "threshold":
         name, seed = study.runs["PT + FT"], args.seeds[0]
         work.scores(name, seed)
         predicted = work.output / "results" / f"{name}-s{seed}"
         line = ["ablate", "threshold", str(predicted), "--text-similarity", "head-word", "--output", str(args.output)]
         return eval_command([*line, "--json"] if args.json else line)
-    made = {"study": args.study, "sizes": asdict(sizes), "start": describe_model(str(work.start))}
-    others: list[dict[str, Any]] = []
-    for path in args.merge:
-        others.append(read_other(path, made, [*args.seeds, *(seed for other in others for seed in other["seeds"])]))
     results = {title: [work.scores(run_name, seed) for seed in args.seeds] for title, run_name in study.runs.items()}
     rows, seeds = merge(rows_of(results), args.seeds, others)
     here = {"seeds": args.seeds, **describe_machine("cpu", _FOLDERS)}
@@ -98,6 +104,12 @@ def run(args: argparse.Namespace) -> int:
         temporary.write_text(document(study.title, table, notes, [picture.name]), encoding="utf-8")
     emit(content, f"{study.title}\n\n{table}\n\n" + "\n".join(f"- {note}" for note in notes), args.json)
     return 0
+
+
+def _described(start: Path) -> dict[str, Any]:
+    if not start.is_dir():
+        raise ValueError(f"--start: no folder {str(start)!r}; expected a model, such as checkpoints/grove-tiny-stills")
+    return describe_model(str(start))
 
 
 class _Work:

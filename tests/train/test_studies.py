@@ -70,11 +70,8 @@ def test_a_difference_has_to_be_larger_than_the_spread():
     )
 
     ap50, recall = found["findings"]
-    assert (
-        ap50["difference"] == 21
-        and ap50["by_seed"] == [20, 22]
-        and ap50["verdict"] == "as in the paper; the seeds differ by 4.0"
-    )
+    assert ap50["difference"] == 21 and ap50["by_seed"] == [20, 22]
+    assert ap50["verdict"] == "as in the paper; the seeds differ by 4.0"
     assert recall["difference"] == 0 and recall["verdict"] == "not told apart: the seeds differ by 2.0"
 
 
@@ -166,3 +163,21 @@ def test_a_seed_twice(tmp_path, capsys):
     assert train_command(["study", "noise", "--output", str(tmp_path), "--seeds", "1", "1"]) == 2
 
     assert "--seeds: a seed is given twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--start", "nowhere"], "--start: no folder 'nowhere'"),
+        (["--merge", "noise.json"], "--merge: joins a study of several runs, from the model that --start names"),
+        (
+            ["--start", str(ROOT / "checkpoints" / "grove-tiny-stills"), "--merge", "nowhere.json"],
+            "--merge: nowhere.json",
+        ),
+    ],
+)
+def test_bad_arguments_are_found_before_anything_is_made(tmp_path, capsys, options, message):
+    assert train_command(["study", "noise", "--output", str(tmp_path / "out"), *options]) == 2
+
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
