@@ -18,7 +18,9 @@ def test_a_tiny_model(tmp_path, capsys, monkeypatch, warm_python):
     assert {*results["settings"]} == {"original's settings"}
     for found in results["settings"].values():
         assert found["clips_per_second"] > 0 and found["peak_memory_gib"] > 0 and 0 <= found["data_share"] < 1
-    assert results["needed_flops_per_clip"] > 0 and results["hardware"]["processor"]
+    # The original's language model computes its activations twice.
+    assert results["settings"]["original's settings"]["flops_per_clip"] > results["needed_flops_per_clip"] > 0
+    assert results["hardware"]["processor"]
     assert "original's settings" in capsys.readouterr().out
 
 
