@@ -281,7 +281,7 @@ def table(results: dict[str, Any]) -> str:
         if base:
             speed = f"**{found['clips_per_second'] / base['clips_per_second']:.2f}**"
             memory = f"**{found['peak_memory_gib'] / base['peak_memory_gib']:.2f}**"
-        flops = found["flops_per_clip"]
+        flops = found.get("flops_per_clip")
         operations = "not counted" if flops is None else f"{flops / 1e12:.1f}"
         lines.append(
             f"| {name} | {found['clips_per_second']:.3f} | {speed} | {found['peak_memory_gib']:.1f} GiB | {memory} "
