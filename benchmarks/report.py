@@ -184,6 +184,31 @@ def grove_tiny_table() -> str:
     return "\n".join([*lines, "", f"{result['data']['name']}, split {result['data']['split']}; {where}"])
 
 
+def grove_tiny_seeds_table() -> str:
+    """`checkpoints/grove-tiny` beside models that other seeds made, in the corrected protocol, and how far they lie apart."""
+    paths = [STUDIES / "grove-tiny.json", *sorted(STUDIES.glob("grove-tiny-seed-*.json"))]
+    rows = {}
+    for path in paths:
+        result = json.loads(path.read_text())
+        headline, statistics_of = result["headline"]["corrected"], result["statistics"]
+        presence, tracks = statistics_of["presence"], statistics_of["tracks"]
+        rows[result["model"]["name"]] = {
+            **{column: headline[column] for column in ("AP50", "Recall", "CIDEr", "METEOR")},
+            "presence F1": 100 * presence["f1"],
+            "of phrases that the caption has": 100 * presence["paired"]["f1"],
+            "phrases found": 100 * tracks["pairs"] / tracks["phrases"],
+            "overlap of their tracks": 100 * tracks["mean_iou_paired"],
+        }
+    columns = [*rows["grove-tiny"]]
+    rows["largest difference"] = {
+        column: max(row[column] for row in rows.values()) - min(row[column] for row in rows.values())
+        for column in columns
+    }
+    lines = [f"| model | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    lines += [f"| {name} | {' | '.join(f'{row[column]:.1f}' for column in columns)} |" for name, row in rows.items()]
+    return "\n".join(lines)
+
+
 def first_caption_line() -> str:
     """How long `first_caption.py` took, in a sentence."""
     result = json.loads((RESULTS / "first_caption.json").read_text())
@@ -202,6 +227,7 @@ if __name__ == "__main__":
         training_table(),
         annotation_table(),
         grove_tiny_table(),
+        grove_tiny_seeds_table(),
         first_caption_line(),
         sep="\n\n",
     )

@@ -12,6 +12,7 @@ from transformers import pipeline
 from benchmarks.report import (
     evaluation_table,
     first_caption_line,
+    grove_tiny_seeds_table,
     grove_tiny_table,
     streaming_table,
     table,
@@ -57,6 +58,7 @@ def test_readme_speed_comes_from_the_results_files():
     training = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     assert training_table() in training
     assert grove_tiny_table() in README and grove_tiny_table() in training
+    assert grove_tiny_seeds_table() in training
 
 
 def test_the_trained_model_is_small_and_says_what_its_results_say():
