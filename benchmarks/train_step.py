@@ -206,7 +206,7 @@ def measure(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
     stream = GroundedCaptionStream(StreamSource(options.data), num_frames=8, shuffle_buffer=1, seed=options.seed)
     loader = stream.loader(options.batch_size, options.workers, Collator(step.model, options.seed))
     batches = iter(loader)
-    # The first step allocates and, if asked for, compiles, which must not be watched.
+    # The first step allocates; one that compiles is not counted, as a counter gets in the way of compiling.
     first, flops = next(batches), None
     if setting.compiled:
         step(first)
@@ -281,7 +281,7 @@ def table(results: dict[str, Any]) -> str:
         if base:
             speed = f"**{found['clips_per_second'] / base['clips_per_second']:.2f}**"
             memory = f"**{found['peak_memory_gib'] / base['peak_memory_gib']:.2f}**"
-        flops = found.get("flops_per_clip")
+        flops = found.get("flops_per_clip")  # older results have none
         operations = "not counted" if flops is None else f"{flops / 1e12:.1f}"
         lines.append(
             f"| {name} | {found['clips_per_second']:.3f} | {speed} | {found['peak_memory_gib']:.1f} GiB | {memory} "
