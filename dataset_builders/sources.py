@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from .reading import JsonError, parse_json, read_records
@@ -16,6 +18,7 @@ from .tar_shards import RawSample, ShardError, iter_shard
 
 MANIFEST_NAME = "manifest.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_NUMBERED = re.compile(r"(?P<split>.*)-\d+-of-(?P<count>\d+)\.tar")
 RECORD_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 
 
@@ -70,7 +73,8 @@ def find_shards(
             Whether the default is the configuration with the clips of that one, where the split has them.
 
     Raises:
-        `ValueError`: if there is nothing, or the configuration or split does not exist or has to be chosen.
+        `ValueError`: if there is nothing, the configuration or split does not exist or has to be chosen, or shards of a folder
+            are missing: those that its manifest lists, or that its shards count by their names.
     """
     filesystem, path = url_to_fs(source)
     if not filesystem.isdir(path):
@@ -80,6 +84,7 @@ def find_shards(
         try:
             configs = parse_json(filesystem.cat_file(f"{path}/{MANIFEST_NAME}"))["configs"]
             entries = _split_of(configs, source, config, split, prefer_video)["shards"]
+            _check_complete(filesystem, path, [entry["name"] for entry in entries], source)
             root = filesystem.unstrip_protocol(path)
             return [ShardFile(_local(f"{root}/{entry['name']}"), int(entry["num_samples"])) for entry in entries]
         except (JsonError, KeyError, TypeError, AttributeError) as error:
@@ -88,6 +93,7 @@ def find_shards(
     else:
         tars = sorted(map(str, filesystem.glob(f"{path}/{config or '**'}/*.tar")))
         names = _only_folder(_of_split(tars, split), path, source)
+        _check_counted(names, source)
         shards = [ShardFile(filesystem.unstrip_protocol(name)) for name in names]
     if not shards:
         raise ValueError(f"no shards at {source!r}; expected a tar, a pattern of tars, or a folder that `shard` wrote")
@@ -177,6 +183,33 @@ def _only_folder(tars: list[str], root: str, source: str) -> list[str]:
         listed = ", ".join(folders)
         raise ValueError(f"{source!r} has no {MANIFEST_NAME} and tars in {listed}; choose one of them as configuration")
     return tars
+
+
+def _check_complete(filesystem: AbstractFileSystem, root: str, names: Sequence[str], source: str) -> None:
+    """Looks for the shards of a manifest by listing their folders, since a run that opens them in turn needs the last one late."""
+    there: set[tuple[str, str]] = set()
+    for folder in {str(PurePosixPath(name).parent) for name in names}:
+        if filesystem.isdir(f"{root}/{folder}"):
+            there |= {
+                (folder, PurePosixPath(str(path)).name) for path in filesystem.ls(f"{root}/{folder}", detail=False)
+            }
+    missing = [name for name in names if (str(PurePosixPath(name).parent), PurePosixPath(name).name) not in there]
+    if missing:
+        raise ValueError(
+            f"{source!r}: {len(missing)} of the {len(names)} shards that its {MANIFEST_NAME} lists are missing, such as "
+            f"{missing[0]}; copy them, or name those that are there by a pattern"
+        )
+
+
+def _check_counted(tars: Sequence[str], source: str) -> None:
+    """Compares shards without a manifest with the count in their names."""
+    found = Counter((match["split"], int(match["count"])) for tar in tars if (match := _NUMBERED.fullmatch(tar)))
+    for (split, count), number in found.items():
+        if number != count:
+            raise ValueError(
+                f"{source!r}: {number} of the {count} shards of {PurePosixPath(split).name!r} are there; copy the others, or name "
+                "these by a pattern"
+            )
 
 
 def _local(url: str) -> str:

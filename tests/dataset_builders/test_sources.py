@@ -77,6 +77,21 @@ def test_what_a_data_set_does_not_have_is_named(folder: Path, config: str, split
         find_shards(str(folder), config, split)
 
 
+def test_missing_shards_are_found_without_opening_any(folder: Path):
+    (folder / "raw" / "train-00001-of-00002.tar").unlink()
+    with pytest.raises(
+        ValueError, match=r"1 of the 2 shards that its manifest.json lists are missing, such as raw/train-00001"
+    ):
+        find_shards(str(folder), "raw", "train")
+    assert len(find_shards(str(folder), "raw", "test")) == 2  # another split
+    assert len(find_shards(str(folder / "raw" / "train-*.tar"))) == 1  # asked for as they are
+
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"1 of the 2 shards of 'train' are there; copy the others"):
+        find_shards(str(folder), "raw", "train")
+    assert len(find_shards(str(folder), "raw", "test")) == 2
+
+
 @pytest.mark.parametrize("source", ["nowhere", "nowhere/*.tar"])
 def test_nothing_at_all_is_an_error(tmp_path: Path, source: str):
     with pytest.raises(ValueError, match="no shards at .*nowhere"):
