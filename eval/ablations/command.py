@@ -95,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _of_folders(name: str, values: Sequence[str]) -> Study:
     folders = {key: ResultFolder.load(path) for key, path in named_folders(values).items()}
-    return _scale(folders) if name == "scale" else _comparison(COMPARISONS[name], folders)
+    study = _scale(folders) if name == "scale" else _comparison(COMPARISONS[name], folders)
+    return study._replace(content={**study.content, "runs": {key: of.provenance for key, of in folders.items()}})
 
 
 def _comparison(table: PaperTable, folders: dict[str, ResultFolder]) -> Study:
@@ -147,7 +148,7 @@ def _threshold(args: argparse.Namespace) -> Study:
         "Objectness threshold (Figure 6)",
         sweep_table(rows),
         sweep_notes(rows, folder.measured_on),
-        {"text_similarity": similarity.name, "rows": rows},
+        {"text_similarity": similarity.name, "rows": rows, "run": folder.provenance},
         lambda path: [sweep_plot(rows, path)],
     )
 

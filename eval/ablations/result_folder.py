@@ -14,6 +14,8 @@ from eval.iground_files import read_caption
 from eval.result_files import PREDICTIONS, REFERENCES, RESULTS
 from modeling_grove.grounded_caption import GroundedCaption
 
+_PROVENANCE = ("model", "data", "settings", "seed", "commit", "uncommitted_changes", "versions", "hardware", "time")
+
 
 @dataclass(frozen=True)
 class ResultFolder:
@@ -85,6 +87,11 @@ class ResultFolder:
         count = f"{clips:,} clips" if clips else None
         parts = [str(name) if name else None, None if name and count and count in str(name) else count]
         return ", ".join(part for part in parts if part) or "unnamed data"
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Which model and data, settings, seed, code, versions and hardware the numbers are of, as far as the folder says it."""
+        return {name: self.results[name] for name in _PROVENANCE if name in self.results}
 
     def predictions(self) -> list[GroundedCaption]:
         """
