@@ -10,8 +10,8 @@ from transformers.trainer_utils import IntervalStrategy
 from dataset_builders.stream import GroundedCaptionStream
 from modeling_grove import GroveConfig, GroveForConditionalGeneration
 
-from .benchmark_metrics import score_names
-from .collator import LOSS_COUNTS, GroveCollator, label_counts
+from .benchmark_metrics import BenchmarkMetrics, score_names
+from .collator import GROUNDING_LOSS, LOSS_COUNTS, GroveCollator, label_counts
 from .starting_model import closed_gates
 from .training_arguments import DataArguments, GroveTrainingArguments, ModelArguments
 
@@ -49,8 +49,8 @@ def check_arguments(data: DataArguments, args: GroveTrainingArguments) -> None:
     if metric in score_names():
         if not args.benchmark_clips:
             raise ValueError(f"metric_for_best_model: {metric} needs benchmark_clips; give a number of clips")
-    elif metric != "loss" and metric not in LOSS_COUNTS:
-        known = ", ".join(("loss", *LOSS_COUNTS, *score_names()))
+    elif metric not in (losses := ("loss", *LOSS_COUNTS, GROUNDING_LOSS)):
+        known = ", ".join((*losses, *score_names()))
         raise ValueError(f"metric_for_best_model: no metric {metric!r} here; expected one of {known}")
 
 
@@ -85,7 +85,7 @@ def check_stage(stage: str, model: GroveForConditionalGeneration, args: ModelArg
     if stage == "ft" and not args.from_scratch and closed_gates(model):
         raise ValueError(
             f"model_name_or_path: all adapters of {args.model_name_or_path!r} are closed, as those of a model that was never "
-            "pre-trained; fine-tune what pt.py wrote, or set from_scratch (the paper's row 'FT only')"
+            "pre-trained; fine-tune what pt.py wrote, or set from_scratch (the paper's row 'FT only', or runs without adapters)"
         )
 
 
@@ -116,4 +116,17 @@ def check_first_sample(stream: GroundedCaptionStream, collate: GroveCollator, co
         )
 
 
-__all__ = ["check_arguments", "check_first_sample", "check_precision", "check_stage"]
+def check_validation_clip(clips: BenchmarkMetrics) -> None:
+    """
+    Reads the first of the clips that are captioned during the training.
+
+    Raises:
+        `ValueError`: if there is none, or its annotation or video cannot be read.
+    """
+    try:
+        next(iter(clips.data)).read()
+    except (ValueError, OSError) as error:
+        raise ValueError(f"eval_data: {str(error).removeprefix('--data: ')}") from None
+
+
+__all__ = ["check_arguments", "check_first_sample", "check_precision", "check_stage", "check_validation_clip"]

@@ -16,6 +16,8 @@ from modeling_grove.text_grove import QUESTION_TEMPLATES
 
 # The counts that losses are divided by: supervised tokens, visible boxes (GIoU and L1), annotated pairs of frame and phrase.
 LOSS_COUNTS = {"caption_loss": 0, "giou_loss": 1, "l1_loss": 1, "objectness_loss": 2}
+# The mean of all but the caption's on validation clips, by which the original keeps its checkpoint.
+GROUNDING_LOSS = "grounding_loss"
 
 
 class GroveCollator:

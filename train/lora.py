@@ -94,14 +94,13 @@ def is_peft_folder(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file()
 
 
-def merged(folder: Path, base: str | None = None, revision: str | None = None) -> GroveForConditionalGeneration:
+def merged(folder: Path, base: str | None = None) -> GroveForConditionalGeneration:
     """
     The full model of a folder with low-rank weights.
 
     Args:
         folder (`Path`): a checkpoint of a run with `use_peft`.
         base (`str`, *optional*): the model that was adapted; by default the one that the folder names.
-        revision (`str`, *optional*): branch, tag or commit of it.
 
     Raises:
         `ValueError`: if the folder has none, or its base cannot be found.
@@ -116,11 +115,8 @@ def merged(folder: Path, base: str | None = None, revision: str | None = None) -
     ):  # the low-rank weights of QLoRA are merged into the weights of full precision
         del config.quantization_config
     try:
-        model = GroveForConditionalGeneration.from_pretrained(
-            name,
-            config=config,
-            revision=revision or (None if base else adapted.revision),
-        )
+        revision = None if base else adapted.revision
+        model = GroveForConditionalGeneration.from_pretrained(name, config=config, revision=revision)
         return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         problem = " ".join(str(error).split())

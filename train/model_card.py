@@ -13,7 +13,7 @@ from hub_cards.rendering import parse_card
 from hub_cards.terms import Terms, as_list, check_license, required_license
 from modeling_grove.grounded_caption import atomic_path
 
-from .parameter_groups import parameter_groups
+from .parameter_groups import learning_rates, parameter_groups
 
 if TYPE_CHECKING:
     from .trainer import GroveTrainer
@@ -84,13 +84,14 @@ def training_card_text(trainer: GroveTrainer, folder: Path, **metadata: Any) -> 
         "learning_rate", "lr_scheduler_type", "warmup_steps", "bf16", "fp16", "seed", "per_device_train_batch_size",
         "gradient_accumulation_steps",
     )  # fmt: skip
+    rates = learning_rates(args.group_learning_rates)
     training = {
         "settings": {
             **{name: getattr(args, name) for name in names},
             "start": {"name": trainer.start_name},
             "processes": args.world_size,
         },
-        "groups": [asdict(group) for group in parameter_groups(trainer.model, args.learning_rate, {})],
+        "groups": [asdict(group) for group in parameter_groups(trainer.model, args.learning_rate, rates)],
         "metrics": last,
         "steps": state.global_step,
         "data_names": data_names(sources),

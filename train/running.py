@@ -27,7 +27,7 @@ from hub_cards.model_checks import check_processor
 
 from .benchmark_metrics import BenchmarkMetrics
 from .checkpoints import claim_run, last_checkpoint, remove_incomplete
-from .checks import check_arguments, check_first_sample, check_precision, check_stage
+from .checks import check_arguments, check_first_sample, check_precision, check_stage, check_validation_clip
 from .collator import GroveCollator
 from .model_card import data_names, run_lineage
 from .parameter_groups import groups_table, learning_rates, parameter_groups
@@ -170,6 +170,9 @@ def _run(stage: str, model_args: ModelArguments, data: DataArguments, args: Grov
         return 0
 
     benchmark = _benchmark(data, args.benchmark_clips)
+    samples = _benchmark(data, args.sample_clips if args.sample_steps else 0)
+    if clips := benchmark or samples:
+        check_validation_clip(clips)
     # Before the first step: a model whose terms cannot be found out is not published at the end either.
     made_of = first_process(args, lambda: _lineage(model_args, data, model, args.push_to_hub))
     try:
@@ -190,9 +193,8 @@ def _run(stage: str, model_args: ModelArguments, data: DataArguments, args: Grov
         trainer.remove_callback(callback)
     trainer.add_callback(TableCallback())
     trainer.add_callback(_LogBeforeSave())
-    if args.sample_steps and args.sample_clips:
-        clips = _benchmark(data, args.sample_clips)
-        trainer.add_callback(SampleCallback(clips, processor, trainer))
+    if samples is not None:
+        trainer.add_callback(SampleCallback(samples, processor, trainer))
     checkpoint = last_checkpoint(output) if resumed else None
     if checkpoint is not None:
         logger.info("goes on from %s", checkpoint.name)
@@ -309,7 +311,7 @@ def _claim(output: Path, settings: dict[str, Any]) -> bool:
     return there
 
 
-def _benchmark(data: DataArguments, clips: int) -> Any:
+def _benchmark(data: DataArguments, clips: int) -> BenchmarkMetrics | None:
     if not clips:
         return None
     videos = None if data.videos is None else Path(data.videos)

@@ -29,7 +29,7 @@ from modeling_grove.remote_code_grove import add_remote_code
 
 from .benchmark_metrics import BenchmarkMetrics, base_model
 from .checkpoints import last_checkpoint, load_stream_state, save_stream_state
-from .collator import LOSS_COUNTS, GroveCollator, label_counts
+from .collator import GROUNDING_LOSS, LOSS_COUNTS, GroveCollator, label_counts
 from .lora import ADAPTER_CONFIG
 from .model_card import training_card
 from .parameter_groups import group_of, learning_rates
@@ -252,7 +252,7 @@ class GroveTrainer(ModelPushes):
 
         Returns:
             `EvalLoopOutput`: with metrics `eval_loss`, `eval_caption_loss`, ..., each the mean over what it counts in all clips,
-            and with a benchmark `eval_corrected_AP50` and so on.
+            `eval_grounding_loss`, and with a benchmark `eval_corrected_AP50` and so on.
         """
         model, was_training = self.model, self.model.training
         model.eval()
@@ -283,6 +283,8 @@ class GroveTrainer(ModelPushes):
         }
         metrics = {f"{metric_key_prefix}_loss": sum(means.values())}
         metrics |= {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
+        grounding = [value for name, value in means.items() if name != "caption_loss"]
+        metrics[f"{metric_key_prefix}_{GROUNDING_LOSS}"] = sum(grounding) / len(grounding)
         if self.benchmark is not None:
             scores = self.benchmark.score(self.model, self.processing_class, self.args)
             metrics |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}

@@ -1,17 +1,22 @@
 """The accelerate configurations start runs: here with two processes and gloo in place of GPUs."""
 
 import importlib.util
+import json
 import os
 import shutil
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-from modeling_grove import GroveForConditionalGeneration
+from dataset_builders.stream import GroundedCaptionStream
+from modeling_grove import GroveForConditionalGeneration, GroveProcessor
 from tests.train.training_runs import ROOT, losses_of, run_script
 from train.checks import check_arguments
+from train.collator import GroveCollator
+from train.trainer import LOSS_NAMES
 from train.training_arguments import DataArguments, GroveTrainingArguments
 
 CONFIGS = ROOT / "train" / "recipes" / "accelerate"
@@ -40,7 +45,10 @@ def without_configuration(world, tmp_path_factory, warm_python):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", pytest.param("zero2", marks=needs_deepspeed)])
 def test_two_processes_train_and_go_on(world, run_folder, without_configuration, name, warm_python):
-    changes = {"ddp_backend": "gloo", "eval_data": world.shards, "eval_strategy": "steps", "eval_steps": 2}
+    # Three clips: one process evaluates two of them, while the other repeats its own.
+    shard = world.shards / "default_video" / "validation-00000-of-00002.tar"
+    changes = {"ddp_backend": "gloo", "eval_data": shard, "eval_strategy": "steps", "eval_steps": 2}
+    changes |= {"per_device_eval_batch_size": 1}
     if name != "fsdp2":
         changes |= {"benchmark_clips": 3, "sample_steps": 4, "sample_clips": 2}
     if name == "zero2":  # which accelerate leaves out where CPUs are asked for
@@ -62,7 +70,20 @@ def test_two_processes_train_and_go_on(world, run_folder, without_configuration,
 
     found = {step: losses["loss"] for step, losses in losses_of(run_folder).items()}
     assert found == pytest.approx(without_configuration, rel=1e-3) and [*found] == [1, 2, 3, 4]
-    assert GroveForConditionalGeneration.from_pretrained(run_folder).config.num_frames == 4
+    model = GroveForConditionalGeneration.from_pretrained(run_folder).eval()
+    history = json.loads((run_folder / "trainer_state.json").read_text())["log_history"]
+    logged = next(logs for logs in reversed(history) if "eval_loss" in logs)
+    stream = GroundedCaptionStream(
+        shard, num_frames=4, frames="midpoints", repeat=False, shuffle_buffer=0, keep_empty=True
+    )
+    batch = GroveCollator(GroveProcessor.from_pretrained(run_folder), seed=42)(list(stream))
+    assert len(batch.pop("keys")) == 3
+    with torch.no_grad():
+        alone = model(**batch)
+    for loss in ("loss", *LOSS_NAMES):
+        assert logged[f"eval_{loss}"] == pytest.approx(float(alone[loss]), rel=1e-4), loss
+    if name != "fsdp2":
+        assert len(list(run_folder.glob("samples/000004/*.png"))) == 2
 
 
 def test_every_configuration_leaves_the_precision_to_the_recipe():

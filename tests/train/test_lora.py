@@ -3,16 +3,19 @@
 import importlib.util
 import json
 import shutil
+from itertools import islice
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from dataset_builders.stream import GroundedCaptionStream, StreamSource
 from modeling_grove import GroveForConditionalGeneration, GroveProcessor
 from tests.tiny import tiny_inputs, tiny_model
 from tests.train.training_runs import losses_of
 from train.__main__ import main as train_command
+from train.collator import GroveCollator
 from train.lora import add_lora, saved_modules
 from train.parameter_groups import freeze, parameter_groups
 from train.running import main
@@ -109,10 +112,14 @@ def test_a_run_with_lora_is_resumed_merged_and_loaded(world, tmp_path, capsys):
     base = GroveForConditionalGeneration.from_pretrained(world.start)
     unmerged = PeftModel.from_pretrained(base, tmp_path / "run").eval()
     merged = GroveForConditionalGeneration.from_pretrained(tmp_path / "merged").eval()
-    GroveProcessor.from_pretrained(tmp_path / "merged")
-    inputs = tiny_text(merged)
+    source = StreamSource(world.shards, "default_video", "validation")
+    stream = GroundedCaptionStream(source, num_frames=4, frames="midpoints", repeat=False, keep_empty=True)
+    batch = GroveCollator(GroveProcessor.from_pretrained(tmp_path / "merged"))([*islice(stream, 2)])
+    batch.pop("keys")
     with torch.no_grad():
-        torch.testing.assert_close(merged(**inputs).logits, unmerged(**inputs).logits, rtol=1e-4, atol=1e-4)
+        found, wanted = merged(**batch), unmerged(**batch)
+    for name in ("logits", "pred_boxes", "objectness_logits", "loss"):
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="no bitsandbytes")
@@ -125,11 +132,6 @@ def test_a_quantised_language_model_is_trained_and_merged(world, tmp_path):
     merged = GroveForConditionalGeneration.from_pretrained(tmp_path / "merged")
     assert not hasattr(merged.config, "quantization_config") and merged.dtype == torch.float32
     assert sum(p.numel() for p in merged.model.language_model.layers.parameters()) > 1.5 * packed["parameters"]
-
-
-def tiny_text(model):
-    generator = torch.Generator().manual_seed(0)
-    return {"input_ids": torch.randint(3, 100, (2, 9), generator=generator)}
 
 
 def test_merging_something_else(world, tmp_path, capsys):

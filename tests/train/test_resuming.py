@@ -128,6 +128,19 @@ def test_what_a_killed_run_left_half_written_is_not_used(world, run_folder):
     assert losses_of(run_folder) == expected and is_complete(half)
 
 
+def test_a_run_killed_behind_its_last_checkpoint_takes_no_step_more(world, run_folder):
+    arguments = world.arguments(run_folder, max_steps=4, save_steps=2)
+    assert main("pt", arguments) == 0
+    expected, weights = losses_of(run_folder), load_file(run_folder / "model.safetensors")
+    for name in ("trainer_state.json", "results.json", "model.safetensors"):
+        (run_folder / name).unlink()
+
+    assert main("pt", arguments) == 0
+
+    assert json.loads((run_folder / "results.json").read_text())["steps"] == 4 and losses_of(run_folder) == expected
+    assert all(tensor.equal(weights[name]) for name, tensor in load_file(run_folder / "model.safetensors").items())
+
+
 def test_a_run_that_is_finished_has_nothing_left_to_do(world, run_folder, caplog):
     arguments = world.arguments(run_folder, max_steps=2)
     assert main("pt", arguments) == 0

@@ -10,10 +10,16 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from dataset_builders.record import record_key
+from dataset_builders.sources import iter_source
+from dataset_builders.tar_shards import write_shard
 from modeling_grove import GroveForConditionalGeneration, GroveProcessor
 from tests.train.training_runs import ROOT
+from train.benchmark_metrics import BenchmarkMetrics
+from train.checkpoints import checkpoints
 from train.running import main, parse_arguments
 from train.streams import training_stream, validation_stream
+from train.trainer import GroveTrainer
 from train.training_arguments import DataArguments
 
 
@@ -133,6 +139,24 @@ def test_too_few_shards_or_clips_for_the_processes(world):
         validation_stream(data, seven, num_frames=4)
 
 
+def test_shards_that_were_not_copied(fails, world, run_folder, tmp_path):
+    shards = tmp_path / "shards"
+    shutil.copytree(world.shards, shards)
+    (shards / "default_video" / "train-00004-of-00006.tar").unlink()
+
+    message = fails(world.arguments(run_folder, train_data=shards))
+    assert "train_data: " in message and "1 of the 6 shards that its manifest.json lists are missing" in message
+
+
+def test_a_validation_clip_that_cannot_be_read(fails, world, run_folder, tmp_path):
+    record, _ = next(iter_source(str(world.shards), "default_video", "validation"))
+    shard = tmp_path / "validation.tar"
+    write_shard(shard, [(record_key(record), {"json": json.dumps(record).encode(), "mp4": b"no video"})])
+
+    message = fails(world.arguments(run_folder, eval_data=shard, sample_steps=2, sample_clips=1))
+    assert message.startswith("error: eval_data: ") and not list(run_folder.glob("checkpoint-*"))
+
+
 def test_a_model_that_was_never_pre_trained_is_not_fine_tuned_by_mistake(fails, world, run_folder):
     assert "all adapters of" in fails(world.arguments(run_folder), stage="ft")
 
@@ -239,6 +263,35 @@ def test_validation_scores_pictures_and_the_best_checkpoint(world, run_folder):
     assert all(tensor.equal(final[name]) for name, tensor in kept.items())
 
 
+@pytest.mark.parametrize("metric", ["corrected_AP50", "grounding_loss"])
+def test_the_best_checkpoint_is_kept_and_loaded(world, run_folder, monkeypatch, metric):
+    """The second of four is the best: the highest score, or the lowest loss; it stays where later ones are pruned."""
+    scores, losses = iter((1.0, 3.0, 2.0, 1.5, 0.0)), iter((2.0, 1.0, 3.0, 4.0, 5.0))
+    evaluation_loop = GroveTrainer.evaluation_loop
+
+    def evaluated(*args, **kwargs):
+        output = evaluation_loop(*args, **kwargs)
+        output.metrics.update(eval_grounding_loss=next(losses), eval_corrected_AP50=next(scores))
+        return output
+
+    monkeypatch.setattr(GroveTrainer, "evaluation_loop", evaluated)
+    monkeypatch.setattr(BenchmarkMetrics, "score", lambda *_: {})
+    changes = {
+        "eval_data": world.shards, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "save_total_limit": 2,
+        "benchmark_clips": 1, "metric_for_best_model": metric, "load_best_model_at_end": True,
+    }  # fmt: skip
+    assert main("pt", world.arguments(run_folder, **changes)) == 0
+
+    assert json.loads((run_folder / "results.json").read_text())["best"]["step"] == 2
+    assert [*checkpoints(run_folder)] == [2, 4]
+    kept, other, final = (
+        load_file(folder / "model.safetensors")
+        for folder in (run_folder / "checkpoint-2", run_folder / "checkpoint-4", run_folder)
+    )
+    assert all(tensor.equal(final[name]) for name, tensor in kept.items())
+    assert not all(tensor.equal(final[name]) for name, tensor in other.items())
+
+
 def test_the_table_of_a_run(world, run_folder, caplog, capsys):
     with caplog.at_level("INFO", "train"):
         assert main("pt", world.arguments(run_folder, max_steps=2)) == 0
@@ -262,11 +315,16 @@ def test_help_explains_the_recipe(capsys):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "train" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_can_be_read(path, monkeypatch):
-    monkeypatch.setattr("transformers.TrainingArguments._validate_args", lambda self: None, raising=False)
+def test_every_recipe_can_be_read(path):
     model, data, args = parse_arguments(["--config", str(path), "--use_cpu", "true", "--bf16", "false"])
 
     assert data.train_data and args.output_dir and model.model_name_or_path
     if path.stem.rpartition("_")[2] != "shapes":
         assert args.learning_rate == 5e-5 and args.warmup_steps == 100 and args.num_train_epochs == 20
         assert model.trainable == "paper" and args.adam_beta2 == 0.95 and args.weight_decay == 0
+        assert args.per_device_train_batch_size == args.gradient_accumulation_steps == args.max_grad_norm == 1
+        assert args.adam_beta1 == 0.9 and args.lr_scheduler_type == "linear" and data.max_length == 1536
+        assert args.load_best_model_at_end and args.metric_for_best_model == "grounding_loss"
+        assert args.greater_is_better is False
+        without = {} if "howtoground" in path.stem or "iground" in path.stem else {"use_temporal_objectness": False}
+        assert (model.config_overrides or {}) == without

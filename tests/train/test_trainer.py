@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dataset_builders.stream import GroundedCaptionStream, StreamSource
 from modeling_grove import GroveForConditionalGeneration, GroveProcessor
@@ -116,6 +118,27 @@ def test_accumulated_micro_batches_equal_one_batch(world, run_folder, sizes):
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_runs_of_four_micro_batches_and_of_one_end_alike(world, tmp_path):
+    ends = []
+    for name, batch, steps in (("one", 4, 1), ("four", 1, 4)):
+        trainer = make_trainer(
+            world, tmp_path / name, max_steps=2, per_device_train_batch_size=batch, gradient_accumulation_steps=steps,
+            optim="sgd", learning_rate=1e-2, max_grad_norm=0.0,
+        )  # fmt: skip
+        before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        trainer.train()
+        ends.append(({name: p.detach() for name, p in trainer.model.named_parameters()}, logged(trainer)))
+
+    (one, one_logs), (four, four_logs) = ends
+    assert not all(torch.equal(one[name], tensor) for name, tensor in before.items())
+    for name, tensor in one.items():
+        torch.testing.assert_close(four[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+    for alone, accumulated in zip(one_logs, four_logs, strict=True):
+        assert [accumulated[name] for name in LOSS_NAMES] == pytest.approx(
+            [alone[name] for name in LOSS_NAMES], rel=1e-5
+        )
+
+
 def test_the_originals_normalisation_is_a_mean_of_means(world, run_folder):
     trainer = make_trainer(world, run_folder, loss_normalization="micro-batch")
     samples = [sample for sample, _ in zip(trainer.train_dataset, range(2), strict=False)]
@@ -132,7 +155,7 @@ def test_the_originals_normalisation_is_a_mean_of_means(world, run_folder):
 
 @pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_batch(world, tmp_path, warm_python):
-    """With the same four clips in every step: the processes share each of them out."""
+    """With the same 24 clips in every step, which the processes share out."""
     common = {"max_steps": 2, "max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 1e-2, "warmup_steps": 0}
     one = run_script(
         warm_python,
@@ -156,6 +179,11 @@ def test_two_processes_equal_one_with_twice_the_batch(world, tmp_path, warm_pyth
     for step, losses in alone.items():
         for name in ("loss", *LOSS_NAMES):
             assert shared[step][name] == pytest.approx(losses[name], rel=1e-5), (step, name)
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    start = load_file(world.start / "model.safetensors")
+    assert not all(tensor.equal(start[name]) for name, tensor in found.items()), "it learned"
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_evaluation_is_the_mean_over_all_clips(world, run_folder):
@@ -174,6 +202,8 @@ def test_evaluation_is_the_mean_over_all_clips(world, run_folder):
         for name in LOSS_NAMES:
             assert metrics[f"eval_{name}"] == pytest.approx(float(outputs[name]), rel=1e-5)
         assert metrics["eval_loss"] == pytest.approx(float(outputs.loss), rel=1e-5)
+        grounding = float(outputs.giou_loss + outputs.l1_loss + outputs.objectness_loss) / 3
+        assert metrics["eval_grounding_loss"] == pytest.approx(grounding, rel=1e-5)
 
 
 def make_eval(trainer, size):
@@ -201,6 +231,36 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(world, run_f
     assert all(key in str(error.value) for key in seen[:2])
     for name, parameter in trainer.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_the_weights_change(world, run_folder):
+    trainer = make_trainer(world, run_folder)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.model.lm_head.weight.register_hook(lambda gradient: gradient * math.inf)
+
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 1: the gradient is no finite number \((nan|inf)\) for the clips (\S+), (\S+);"
+    ):
+        trainer.train()
+
+    for name, parameter in trainer.model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+def test_the_last_checkpoint_is_found_on_request(world, run_folder):
+    settings = {"save_strategy": "steps", "save_steps": 2}
+    with pytest.raises(ValueError, match="no complete checkpoint to go on from"):
+        make_trainer(world, run_folder, **settings).train(resume_from_checkpoint=True)
+    whole = make_trainer(world, run_folder, **settings)
+    whole.train()
+    shutil.rmtree(run_folder / "checkpoint-4")
+
+    trainer = make_trainer(world, run_folder, **settings)
+    trainer.train(resume_from_checkpoint=True)
+
+    assert trainer.state.global_step == 4
+    expected = dict(whole.model.named_parameters())
+    assert all(torch.equal(parameter, expected[name]) for name, parameter in trainer.model.named_parameters())
 
 
 def test_frozen_parameters_stay(world, run_folder):
