@@ -8,7 +8,7 @@ The paper's findings as experiments on GroundedShapes, one command each:
     python -m train study threshold --output outputs/studies
 
 Studies share their runs and data in the output folder, and a study that was stopped goes on where it was. Each writes
-NAME.md, NAME.json and NAME.png; a difference counts as found if it is larger than the spread of the seeds. Seeds may run on
+NAME.md, NAME.json and NAME.png; a difference counts as found if its 95 % interval over the seeds leaves out 0. Seeds may run on
 several machines: --merge takes in the NAME.json of the others.
 """
 
