@@ -142,6 +142,10 @@ def prepare(options: argparse.Namespace, setting: Setting) -> GroveForConditiona
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if options.device == "cpu":  # whose layer norm takes no bfloat16 weights with what float32 adapters give
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.float()
     model.train()
     if setting.checkpointing == "all":
         model.activation_checkpointing_enable({"use_reentrant": False})
