@@ -67,6 +67,11 @@ def test_the_trained_model_is_small_and_says_what_its_results_say():
         assert sum(weights.stat().st_size for weights in path.glob("*.safetensors")) < 10e6
     measured = json.loads((ROOT / "docs" / "studies" / "grove-tiny.json").read_text(encoding="utf-8"))
     assert measured["model"]["fingerprint"] == describe_model(str(folder))["fingerprint"]
+    swept = json.loads((ROOT / "docs" / "studies" / "threshold.json").read_text(encoding="utf-8"))
+    assert swept["run"]["model"]["fingerprint"] == measured["model"]["fingerprint"]
+    (row,) = (row for row in swept["rows"] if row["threshold"] == 0.5)
+    for protocol in ("official", "corrected"):
+        assert row[protocol]["AP50"] == pytest.approx(measured["headline"][protocol]["AP50"])
 
 
 def test_studies_start_from_the_model_of_stills_that_is_here():
