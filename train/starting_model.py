@@ -111,6 +111,10 @@ def prepare_model(model: GroveForConditionalGeneration, args: ModelArguments) ->
         for parameter in model.parameters():
             if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
                 parameter.data = parameter.data.float()
+        # What adapters in float32 give meets frozen layer norms, of which PyTorch's on processors has to have the same precision.
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.float()
     return model
 
 

@@ -220,6 +220,15 @@ def test_no_objectness_head_where_the_recipe_has_none(world, run_folder):
     assert history[0]["objectness_loss"] == 0
 
 
+def test_frozen_weights_in_bfloat16_on_a_processor(world, run_folder):
+    changes = {"dtype": "bfloat16", "bf16": True, "trainable": "paper", "max_steps": 2}
+    assert main("pt", world.arguments(run_folder, **changes)) == 0
+
+    history = json.loads((run_folder / "trainer_state.json").read_text())["log_history"]
+    assert all(logs["grad_norm"] > 0 for logs in history if "loss" in logs)
+    assert GroveForConditionalGeneration.from_pretrained(run_folder).dtype == torch.bfloat16
+
+
 def test_windows_of_another_length(world, run_folder):
     """Training on single frames, and a processor that fits."""
     changes = {"config_overrides": {"num_frames": 1, "video_pool_size": [1, 2, 2]}, "max_steps": 1}
