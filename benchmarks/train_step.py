@@ -41,8 +41,9 @@ from dataset_builders.stream import GroundedCaptionStream, StreamSource
 from dataset_builders.stream_samples import StreamSample
 from eval.provenance import describe_machine
 from modeling_grove import GroundedCaption, GroveForConditionalGeneration, PhraseTrack
-from train.parameter_groups import freeze
 from train.progress import peak_memory_gib
+from train.starting_model import prepare_model
+from train.training_arguments import ModelArguments
 
 FRAMES, PHRASES, NEW_TOKENS = 40, 3, 40  # a clip of 8 s at 5 frames a second, and a caption as iGround has them
 
@@ -138,14 +139,7 @@ def prepare(options: argparse.Namespace, setting: Setting) -> GroveForConditiona
         alpha_zero=False,
         seed=options.seed,
     )
-    freeze(model, "paper")
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    if options.device == "cpu":  # whose layer norm takes no bfloat16 weights with what float32 adapters give
-        for module in model.modules():
-            if isinstance(module, torch.nn.LayerNorm):
-                module.float()
+    prepare_model(model, ModelArguments(trainable="paper"))
     model.train()
     if setting.checkpointing == "all":
         model.activation_checkpointing_enable({"use_reentrant": False})
